@@ -1,0 +1,103 @@
+"""Merging: a run's checkpoint to a plain model folder, with the proof that nothing changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+from anchorseg.build import build_for_training
+from anchorseg.checkpoints import read_client_state
+from anchorseg.data import make_collator
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.settings import TrainSettings
+from anchorseg.tokens import TokenRegistry
+from dataset.batch import Batch
+from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from dataset.templates import EVALUATION_ANSWER, EVALUATION_PHRASE
+from model.lora import merge_lora
+from utils.errors import CheckpointError
+from utils.seeding import generator_for
+from utils.settings import from_dict
+
+
+def read_run_settings(run: Path) -> TrainSettings:
+    """Settings that a run folder was trained with.
+
+    Raises:
+        CheckpointError: if the folder is not a run.
+    """
+    path = run / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give a run folder, such as runs/EXP_NAME")
+    return from_dict(TrainSettings, json.loads(path.read_text(encoding="utf-8")), source=f"In {path}, ")
+
+
+def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry, TrainSettings]:
+    """The model of a run as it was trained: base weights built again, trained weights from the checkpoint.
+
+    Args:
+        run: the run folder.
+        pointer: `best` or `latest`.
+
+    Raises:
+        CheckpointError: if the checkpoint is incomplete or holds other tensors than the model trains.
+    """
+    settings = read_run_settings(run)
+    folder = run / "checkpoints"
+    name = folder / pointer
+    if not name.is_file():
+        raise CheckpointError(f"{name} does not exist; the run has no {pointer} checkpoint yet")
+    tag = name.read_text().strip()
+    read_client_state(folder / tag)
+    model, registry = build_for_training(replace(settings, gradient_checkpointing=False))
+    trained = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
+    own = model.state_dict()
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    wrong = sorted(name for name in wanted if name not in trained or trained[name].shape != own[name].shape)
+    unknown = sorted(set(trained) - set(own))
+    if wrong or unknown:
+        raise CheckpointError(
+            f"{folder / tag}: {len(wrong)} trained tensor(s) missing or of another shape, {len(unknown)} unknown: "
+            f"{', '.join((wrong + unknown)[:5])}; config.json and checkpoint are of different runs"
+        )
+    model.load_state_dict({name: trained[name] for name in trained}, strict=False)
+    return model.eval(), registry, settings
+
+
+def probe_batch(model: AnchorSegModel, registry: TokenRegistry) -> Batch:
+    """A fixed image of noise and a question with one target, to compare two models on."""
+    rng = generator_for("merge probe")
+    image = rng.integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    before, after = EVALUATION_ANSWER
+    turn = Turn(EVALUATION_PHRASE.format(text="the object"), (before, TargetSlot(0), after))
+    sample = Sample(
+        record="probe", image=image, conversations=(Conversation((turn,)),), masks=np.ones((1, 96, 128), dtype=bool)
+    )
+    parameter = next(model.parameters())
+    collator = make_collator(model.config, registry, max_length=4096)
+    return collator([sample]).to(parameter.device, parameter.dtype)
+
+
+@torch.inference_mode()
+def max_difference(first: AnchorSegModel, second: AnchorSegModel, registry: TokenRegistry) -> float:
+    """Largest difference of two models on the probe, relative to the first's maximum: logits and masks."""
+    batch = probe_batch(first, registry)
+    outputs = [first(batch), second(batch)]
+    pairs = [
+        [output.logits for output in outputs],
+        [output.segmentation.low_resolution for output in outputs],
+    ]
+    return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+
+
+def merged_copy(model: AnchorSegModel) -> AnchorSegModel:
+    """The model with every adapter folded into its weight; the original is left as it is."""
+    merged = copy.deepcopy(model)
+    merge_lora(merged)
+    return merged.requires_grad_(False)

@@ -1,0 +1,256 @@
+"""The joined model: a forward pass that reads like the paper's figure 1.
+
+Letters: B images, R rows, T positions, N targets, K latent tokens, P image tokens, D language width,
+C prompt width, G feature grid, M low-resolution side, H W original size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from anchorseg.config import AnchorSegConfig
+from anchorseg.query_bank import BankPositions, QueryBankProjector, gather_states, locate_banks
+from anchorseg.spatial_prior import min_max, similarity
+from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, Batch
+from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
+from model.sam import SamBackbone
+from utils import geometry
+from utils.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """Spatial responses of N targets: similarity s (N, P), responses r in [0, 1] (N, P), and the
+    token-to-mask map of each image's targets in [0, 1], (n, H, W) float32."""
+
+    similarity: Tensor
+    responses: Tensor
+    maps: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """Masks of N targets in reading order.
+
+    Attributes:
+        target_images: (N,) image of each target.
+        prior: the spatial prior, or None where the method does not compute it.
+        low_resolution: (N, M, M) mask logits.
+        iou: (N,) SAM's own quality estimate, untrained by this method.
+        masks: for each image (n, H, W) float32 mask logits; a pixel belongs to the mask where the logit is > 0.
+    """
+
+    target_images: Tensor
+    prior: Prior | None
+    low_resolution: Tensor
+    iou: Tensor
+    masks: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSegOutput:
+    """Logits (S, V) and labels (S,) of the S supervised tokens, and the masks."""
+
+    logits: Tensor
+    labels: Tensor
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class ImageContext:
+    """What decoding masks needs of the images: which image each row shows, and the sizes of its views."""
+
+    row_images: Tensor
+    sam_pixels: Tensor
+    clip_sizes: tuple[tuple[int, int], ...]
+    sam_sizes: tuple[tuple[int, int], ...]
+    original_sizes: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, batch: Batch) -> ImageContext:
+        """The images of a batch."""
+        return cls(batch.row_images, batch.sam_pixels, batch.clip_sizes, batch.sam_sizes, batch.original_sizes)
+
+
+def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor:
+    """Which positions may see which: causal, over valid keys, within the prefix and one's own conversation.
+
+    Args:
+        segments: (R, T) 0 prefix, 1, 2, ... conversations, -1 padding.
+        valid: (R, T) false at padding patches and at padding.
+        zero_padding: let padding patches see nothing, so that their attention output is zero.
+
+    Returns:
+        (R, T, T) boolean, query by key.
+    """
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
+    visible = causal & ((key == PREFIX) | (key == query)) & valid.unsqueeze(1)
+    return visible & valid.unsqueeze(2) if zero_padding else visible
+
+
+class AnchorSegModel(PreTrainedModel):
+    """AnchorSeg: LLaVA writes the query bank, its anchor draws the prior, SAM decodes the masks.
+
+    `save_pretrained` and `from_pretrained` are transformers' own; loading is strict.
+    """
+
+    config_class = AnchorSegConfig
+    base_model_prefix = "anchorseg"
+    main_input_name = "batch"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Block"]
+    _supports_sdpa = True
+
+    def __init__(self, config: AnchorSegConfig) -> None:
+        super().__init__(config)
+        self.method = config.method_settings
+        width = config.llava_config.text_config.hidden_size  # type: ignore[union-attr]
+        self.llava = LlavaBackbone(config.llava_config)  # type: ignore[arg-type]
+        self.sam = SamBackbone(config.sam_sizes)
+        self.query_bank = QueryBankProjector(
+            width,
+            config.sam_sizes.prompt_width,
+            self.method.num_latents,
+            contextual=self.method.contextual_queries,
+        )
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Keep what each constructor drew; transformers initialises its own parts itself."""
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *args: Any, **kwargs: Any) -> AnchorSegModel:
+        """Load a saved model, refusing any tensor that is missing, of another shape, or unknown.
+
+        Args:
+            folder: local folder or hub name.
+            args: as transformers takes them.
+            kwargs: as transformers takes them (`dtype`, `device_map`, ...).
+
+        Raises:
+            CheckpointError: naming the tensors.
+        """
+        model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+        problems = {
+            "missing": sorted(info["missing_keys"]),
+            "unknown": sorted(info["unexpected_keys"]),
+            "of another shape": sorted(str(item) for item in info["mismatched_keys"]),
+        }
+        for kind, names in problems.items():
+            if names:
+                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                raise CheckpointError(
+                    f"{folder}: {len(names)} tensor(s) {kind}: {shown}. The folder is incomplete or of another "
+                    "configuration; write it again with merge_lora_weights.py"
+                )
+        return model
+
+    @property
+    def bank_ids(self) -> tuple[int, ...]:
+        """The K + 1 token ids of one target, as the configuration holds them."""
+        ids = self.config.token_ids
+        return (*ids["reasoning"], ids["segment"])
+
+    def generation_settings(self) -> GenerationConfig:
+        """Greedy decoding between this model's first and last tokens."""
+        ids = self.config.token_ids
+        return GenerationConfig(bos_token_id=ids["bos"], eos_token_id=ids["eos"], do_sample=False)
+
+    def token_valid(self, input_ids: Tensor, segments: Tensor, patch_valid: Tensor) -> Tensor:
+        """(R, T) false at padding and at padding patches.
+
+        Args:
+            input_ids: (R, T); segments: (R, T).
+            segments: 0 prefix, 1, 2, ... conversations, -1 padding.
+            patch_valid: (R, P) validity of each row's patches.
+        """
+        valid = segments != PADDING
+        return valid.masked_scatter(input_ids == IMAGE_PLACEHOLDER, patch_valid)
+
+    def read(self, batch: Batch) -> Tensor:
+        """Read images and conversations: last-layer states (R, T, D)."""
+        features = self.llava.image_features(batch.clip_pixels, batch.patch_valid)
+        embeddings = self.llava.embed(batch.input_ids, features[batch.row_images])
+        valid = self.token_valid(batch.input_ids, batch.segments, batch.patch_valid[batch.row_images])
+        visible = visibility(batch.segments, valid, zero_padding=self.method.padding_attention == "zero")
+        return self.llava.hidden_states(embeddings, batch.positions, visible)
+
+    def spatial_prior(
+        self, anchors: Tensor, image_states: Tensor, target_images: Tensor, context: ImageContext
+    ) -> Prior:
+        """Ground the anchors (N, D) in their images' token states (N, P, D)."""
+        scores = similarity(anchors, image_states)
+        responses = min_max(scores)
+        maps = tuple(
+            geometry.tokens_to_map(
+                responses[target_images == image].float(), self.config.clip_side, context.clip_sizes[image], size
+            )
+            for image, size in enumerate(context.original_sizes)
+        )
+        return Prior(similarity=scores, responses=responses, maps=maps)
+
+    def condition(self, features: Tensor, prior: Prior | None) -> Tensor:
+        """Add the prior to SAM features (N, C, G, G) of each target's image, element-wise."""
+        if prior is None or not self.method.inject_prior:
+            return features + self.sam.no_prior_features(len(features))
+        side = self.sam.sizes.low_resolution
+        prompts = torch.cat([geometry.map_to_prompt(maps, side) for maps in prior.maps])
+        return features + self.sam.prior_features(prompts.to(features.dtype))
+
+    def segment(self, hidden: Tensor, input_ids: Tensor, positions: BankPositions, context: ImageContext) -> Segmentation:
+        """From states to masks: the one path of training, forced evaluation and generation.
+
+        Args:
+            hidden: (R, T, D) last-layer states.
+            input_ids: (R, T).
+            positions: of the N targets' tokens.
+            context: the images.
+        """
+        target_images = context.row_images[positions.rows]
+        bank = self.query_bank(*gather_states(hidden, positions))
+        prior = None
+        if self.method.spatial_prior:
+            image_states = hidden[input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1])
+            prior = self.spatial_prior(bank.anchors, image_states[positions.rows], target_images, context)
+        features = self.sam.image_features(context.sam_pixels)[target_images]
+        low_resolution, iou = self.sam.decode(self.condition(features, prior), bank.queries)
+        masks = tuple(
+            geometry.upscale_masks(
+                low_resolution[target_images == image, 0], self.sam.sizes.image_size, context.sam_sizes[image], size
+            )
+            for image, size in enumerate(context.original_sizes)
+        )
+        return Segmentation(
+            target_images=target_images,
+            prior=prior,
+            low_resolution=low_resolution[:, 0],
+            iou=iou[:, 0],
+            masks=masks,
+        )
+
+    def _stand_in(self, batch: Batch) -> BankPositions:
+        """One target without truth for a batch of text only: ranks must run the same graph to reduce gradients."""
+        columns = torch.arange(1, self.method.bank_length + 1, device=batch.input_ids.device).unsqueeze(0)
+        return BankPositions(torch.zeros_like(columns[:, 0]), columns)
+
+    def forward(self, batch: Batch) -> AnchorSegOutput:
+        """Read the conversations, decode a mask for each target, give logits where text is supervised."""
+        hidden = self.read(batch)
+        positions = locate_banks(batch.input_ids, self.bank_ids)
+        if len(positions) == 0 and self.training:
+            positions = self._stand_in(batch)
+        segmentation = self.segment(hidden, batch.input_ids, positions, ImageContext.of(batch))
+        next_labels = batch.labels[:, 1:]
+        supervised = next_labels != IGNORED_LABEL
+        return AnchorSegOutput(
+            logits=self.llava.logits(hidden[:, :-1][supervised]),
+            labels=next_labels[supervised],
+            segmentation=segmentation,
+        )

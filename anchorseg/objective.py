@@ -1,0 +1,103 @@
+"""Objective: L = L_ce + w_bce (mask + t2m + m2t) + w_dice (mask + t2m + m2t) (paper, Eq. 12).
+
+The only place where weights multiply. Every mask term is a mean over the targets of the batch that have a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anchorseg import cycle, losses
+from anchorseg.config import Method
+from anchorseg.modeling import AnchorSegOutput, Segmentation
+from dataset.batch import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """Weights of the terms; the defaults are the paper's Table 10 (the published 7B ReasonSeg run used dice 2)."""
+
+    ce: float = 1.0
+    bce: float = 2.0
+    dice: float = 4.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The weighted total, with gradient, and every unweighted term by name, detached."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective:
+    """Weigh the terms that the method trains with.
+
+    Args:
+        weights: of the terms.
+        method: says which directions of the cycle consistency are trained.
+        clip_side: side of the CLIP view in pixels.
+    """
+
+    def __init__(self, weights: LossWeights, method: Method, clip_side: int) -> None:
+        self.weights = weights
+        self.method = method
+        self.clip_side = clip_side
+
+    def __call__(self, output: AnchorSegOutput, batch: Batch) -> Losses:
+        """Losses of one micro-batch."""
+        terms = {"ce": cross_entropy(output.logits, output.labels), **self._mask_terms(output.segmentation, batch)}
+        weight_of = {"ce": self.weights.ce, "bce": self.weights.bce, "dice": self.weights.dice}
+        total = torch.stack([weight_of[name.rpartition("_")[2]] * value for name, value in terms.items()]).sum()
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    def _mask_terms(self, segmentation: Segmentation, batch: Batch) -> dict[str, Tensor]:
+        sums: dict[str, list[Tensor]] = {}
+        count = 0
+        for image in range(len(batch.records)):
+            truth = batch.target_truth(image)
+            present = truth.flatten(1).any(dim=1)
+            if not present.any():
+                continue
+            count += int(present.sum())
+            for name, values in self._image_terms(segmentation, image, truth[present], present).items():
+                sums.setdefault(name, []).append(values.sum())
+        if count == 0:
+            # Keeps the mask path in the graph, so that every rank reduces the same gradients.
+            return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
+        return {name: torch.stack(values).sum() / count for name, values in sums.items()}
+
+    def _image_terms(
+        self, segmentation: Segmentation, image: int, truth: Tensor, present: Tensor
+    ) -> dict[str, Tensor]:
+        logits = segmentation.masks[image][present]
+        target = truth.to(logits.dtype)
+        terms = {
+            "mask_bce": losses.binary_cross_entropy(logits, target),
+            "mask_dice": losses.dice(logits, target),
+        }
+        prior = segmentation.prior
+        if prior is not None and self.method.token_to_mask:
+            found = cycle.token_to_mask(prior.maps[image][present], truth)
+            terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
+        if prior is not None and self.method.mask_to_token:
+            responses = prior.responses[segmentation.target_images == image][present].float()
+            found = cycle.mask_to_token(responses, truth, self.clip_side)
+            terms |= {"m2t_bce": found.bce, "m2t_dice": found.dice}
+        return terms
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the supervised tokens; 0 when there are none.
+
+    Args:
+        logits: (S, V).
+        labels: (S,).
+    """
+    if len(labels) == 0:
+        return logits.float().sum()
+    return F.cross_entropy(logits.float(), labels)

@@ -1,0 +1,100 @@
+"""Query bank: gather the contextual states and the anchor by token id, project them, add their order.
+
+Letters: R rows, N targets, K latent tokens, T positions, D language width, C prompt width (256).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BankPositions:
+    """Where the targets' tokens stand: row (N,) and columns (N, K + 1) of `<REAS_1>` ... `<REAS_K>`, `<SEG>`.
+
+    Targets are in reading order: by row, then by position.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class QueryBank:
+    """Ordered queries (N, L, C) for the mask decoder, and the anchor states (N, D) for the spatial prior."""
+
+    queries: Tensor
+    anchors: Tensor
+
+
+def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
+    """Find every target by its ids.
+
+    Args:
+        input_ids: (R, T) token ids.
+        bank_ids: the K + 1 ids of one target, `<SEG>` last.
+
+    Raises:
+        ValueError: if a `<SEG>` is not directly preceded by the K latent ids in order.
+    """
+    rows, ends = (input_ids == bank_ids[-1]).nonzero(as_tuple=True)
+    offsets = torch.arange(1 - len(bank_ids), 1, device=input_ids.device)
+    columns = ends.unsqueeze(1) + offsets
+    found = input_ids[rows.unsqueeze(1), columns.clamp(min=0)]
+    expected = torch.tensor(bank_ids, device=input_ids.device)
+    if bool((columns < 1).any()) or bool((found != expected).any()):
+        wrong = int(((found != expected) | (columns < 1)).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"row {int(rows[wrong])}, position {int(ends[wrong])}: <SEG> (id {bank_ids[-1]}) follows ids "
+            f"{found[wrong, :-1].tolist()}, but must follow the latent ids {list(bank_ids[:-1])}; "
+            "check that tokenizer and model have the same number of latent tokens"
+        )
+    return BankPositions(rows, columns)
+
+
+def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Tensor]:
+    """States that *predict* the bank's tokens: one position before each (released weights depend on it).
+
+    Args:
+        hidden: (R, T, D) last-layer states.
+        positions: of the N targets.
+
+    Returns:
+        contextual (N, K, D) and anchor (N, D).
+    """
+    states = hidden[positions.rows.unsqueeze(1), positions.columns - 1]
+    return states[:, :-1], states[:, -1]
+
+
+def _projection(width: int, prompt_width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_width))
+
+
+class QueryBankProjector(nn.Module):
+    """Q = [g(c_1), ..., g(c_K), f(a)] + E (paper, Eq. 5, and section 3.2 on positional embeddings).
+
+    Args:
+        width: D.
+        prompt_width: C.
+        num_latents: K.
+        contextual: whether the contextual queries are part of the bank; the anchor alone takes E's first row.
+    """
+
+    def __init__(self, width: int, prompt_width: int, num_latents: int, *, contextual: bool) -> None:
+        super().__init__()
+        self.anchor_projection = _projection(width, prompt_width)
+        self.contextual_projection = _projection(width, prompt_width) if contextual and num_latents else None
+        self.positions = nn.Parameter(torch.randn(num_latents + 1, prompt_width) * prompt_width**-0.5)
+
+    def forward(self, contextual: Tensor, anchors: Tensor) -> QueryBank:
+        """Project contextual (N, K, D) and anchor (N, D) states to the ordered bank."""
+        queries = self.anchor_projection(anchors).unsqueeze(1)
+        if self.contextual_projection is not None:
+            queries = torch.cat([self.contextual_projection(contextual), queries], dim=1)
+        return QueryBank(queries + self.positions[: queries.shape[1]], anchors)

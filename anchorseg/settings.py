@@ -1,0 +1,124 @@
+"""Settings of a training run: LISA's flag names where they exist; the defaults are the paper's Table 10."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from anchorseg.config import Method
+from anchorseg.objective import LossWeights
+from model.lora import LoraSettings
+from utils.settings import check, setting
+
+MODEL, DATA, TRAINING, METHOD, RUN = "model", "data", "training", "method", "run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything that decides a run."""
+
+    preset: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes and recipe", group=MODEL)
+    version: str | None = setting(
+        None, help="LLaVA-1.5 folder or hub name (transformers layout), or an AnchorSeg model folder", group=MODEL
+    )
+    vision_tower: str | None = setting(
+        None, help="CLIP folder, where the LLaVA weights hold none; none takes the one inside", group=MODEL
+    )
+    vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", group=MODEL)
+    precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
+    model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
+    lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)
+    lora_alpha: int = setting(16, help="scale of LoRA, alpha / r", minimum=1, group=MODEL)
+    lora_dropout: float = setting(0.05, help="dropout before LoRA", minimum=0, below=1, group=MODEL)
+    lora_target_modules: str = setting("q_proj,v_proj", help="projections with LoRA, by comma", group=MODEL)
+    train_scope: Literal["paper", "all"] = setting(
+        "paper", help="what trains: the paper's parts, or every weight (a model from scratch)", group=MODEL
+    )
+
+    dataset_dir: str = setting("./data", help="folder that holds the datasets", group=DATA)
+    dataset: str = setting("reason_seg", help="training families, joined by ||", group=DATA)
+    sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0, group=DATA)
+    reason_seg_data: str = setting("ReasonSeg|train", help="ReasonSeg splits to train on, joined by _", group=DATA)
+    explanatory: float = setting(
+        0.1, help="chance of an answer of explanation alone; -1 for no explanations", minimum=-1, maximum=1, group=DATA
+    )
+    num_classes_per_sample: int = setting(3, help="most conversations of one image", minimum=1, group=DATA)
+    val_dataset: str = setting("ReasonSeg|val", help="validation sets, joined by ||; the first selects", group=DATA)
+    workers: int = setting(4, help="data loading processes of each rank; 0 loads in the process", minimum=0, group=DATA)
+
+    epochs: int = setting(120, help="epochs", minimum=1, group=TRAINING)
+    steps_per_epoch: int = setting(10_000, help="optimiser steps of an epoch", minimum=1, group=TRAINING)
+    batch_size: int = setting(2, help="images in a micro-batch of one rank", minimum=1, group=TRAINING)
+    grad_accumulation_steps: int = setting(10, help="micro-batches of an optimiser step", minimum=1, group=TRAINING)
+    lr: float = setting(3e-4, help="peak learning rate", above=0, group=TRAINING)
+    warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, group=TRAINING)
+    beta1: float = setting(0.9, help="of AdamW", minimum=0, below=1, group=TRAINING)
+    beta2: float = setting(0.95, help="of AdamW", minimum=0, below=1, group=TRAINING)
+    weight_decay: float = setting(0.0, help="of AdamW", minimum=0, group=TRAINING)
+    gradient_clipping: float = setting(1.0, help="largest gradient norm", above=0, group=TRAINING)
+    zero_stage: Literal[0, 1, 2] = setting(2, help="DeepSpeed ZeRO stage", group=TRAINING)
+    gradient_checkpointing: bool = setting(False, help="recompute the language model in backward", group=TRAINING)
+    ce_loss_weight: float = setting(1.0, help="weight of the text loss", minimum=0, group=TRAINING)
+    bce_loss_weight: float = setting(2.0, help="weight of the BCE terms", minimum=0, group=TRAINING)
+    dice_loss_weight: float = setting(4.0, help="weight of the Dice terms", minimum=0, group=TRAINING)
+
+    num_latents: int = setting(7, help="K; the bank has K + 1 queries", minimum=0, maximum=255, group=METHOD)
+    contextual_queries: bool = setting(True, help="give the K contextual queries to SAM", group=METHOD)
+    spatial_prior: bool = setting(True, help="compute the spatial prior", group=METHOD)
+    inject_prior: bool = setting(True, help="add the prior to SAM's features", group=METHOD)
+    token_to_mask: bool = setting(True, help="train token-to-mask consistency", group=METHOD)
+    mask_to_token: bool = setting(True, help="train mask-to-token consistency", group=METHOD)
+    clip_statistics: Literal["clip", "sam"] = setting("clip", help="normalisation of the CLIP view", group=METHOD)
+    padding_attention: Literal["zero", "plain"] = setting(
+        "zero", help="attention output of padding patches", group=METHOD
+    )
+
+    exp_name: str = setting("anchorseg", help="name of the run", group=RUN)
+    log_base_dir: str = setting("./runs", help="folder of all runs", group=RUN)
+    seed: int = setting(42, help="of weights, data order and dropout", minimum=0, group=RUN)
+    resume: bool = setting(False, help="go on from the run's latest checkpoint, or begin if it has none", group=RUN)
+    no_eval: bool = setting(False, help="no validation during training", group=RUN)
+    eval_interval: int = setting(
+        0, help="optimiser steps between validations and checkpoints; 0 for each epoch", minimum=0, group=RUN
+    )
+    select_by: Literal["giou", "ciou"] = setting("giou", help="metric that keeps the best checkpoint", group=RUN)
+    print_freq: int = setting(10, help="optimiser steps between logged lines", minimum=1, group=RUN)
+
+    def __post_init__(self) -> None:
+        check(self)
+        families = self.dataset.split("||")
+        if len(families) != len(self.sample_rates):
+            raise ValueError(
+                f"--dataset names {len(families)} dataset(s) ({', '.join(families)}), but --sample_rates has "
+                f"{len(self.sample_rates)} number(s); give one rate for each dataset"
+            )
+        self.method()
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def validation_interval(self) -> int:
+        """Optimiser steps between validations."""
+        return self.eval_interval or self.steps_per_epoch
+
+    def method(self) -> Method:
+        """Switches of the method."""
+        return _part(Method, self)
+
+    def loss_weights(self) -> LossWeights:
+        """Weights of the objective's terms."""
+        return LossWeights(ce=self.ce_loss_weight, bce=self.bce_loss_weight, dice=self.dice_loss_weight)
+
+    def lora(self) -> LoraSettings | None:
+        """Adapters of the language model, or None for rank 0."""
+        if self.lora_r == 0:
+            return None
+        targets = tuple(name.strip() for name in self.lora_target_modules.split(","))
+        return LoraSettings(r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout, targets=targets)
+
+
+def _part(kind: Any, settings: TrainSettings) -> Any:
+    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})

@@ -1,0 +1,204 @@
+"""Token registry: strings of the added tokens, their ids, and text to ids as the slow LLaMA tokenizer gives them.
+
+A tokenizer folder holds `tokenizer.model` (SentencePiece) and `added_tokens.json` (string to id). Text is split at
+the added tokens, blanks that touch one are dropped, and each piece is encoded by itself with SentencePiece's dummy
+prefix. No LLaMA tokenizer of current transformers gives these ids, whatever its `legacy` flag.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+
+from utils.errors import CheckpointError
+from utils.files import write_json
+
+IMAGE_TOKEN = "<image>"
+END_OF_SENTENCE = "</s>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStrings:
+    """Strings of the tokens that AnchorSeg adds, in the order of their ids."""
+
+    segment: str = "<SEG>"
+    reject: str = "<REJ>"
+    reasoning: tuple[str, ...] = ()
+    image_start: str = "<im_start>"
+    image_end: str = "<im_end>"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reasoning", tuple(self.reasoning))
+        if len(set(self.all)) != len(self.all):
+            raise ValueError(f"added tokens must differ from each other: {', '.join(self.all)}")
+
+    @classmethod
+    def for_bank(cls, num_latents: int) -> TokenStrings:
+        """The paper's names: `<REAS_1>` ... `<REAS_K>`, `<SEG>`, `<REJ>`."""
+        return cls(reasoning=tuple(f"<REAS_{k}>" for k in range(1, num_latents + 1)))
+
+    @classmethod
+    def released(cls, num_latents: int) -> TokenStrings:
+        """The names of released checkpoints: `[LATENT0]` ... `[SEG]`, `[REJ]`."""
+        return cls(segment="[SEG]", reject="[REJ]", reasoning=tuple(f"[LATENT{k}]" for k in range(num_latents)))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every added token, in the order in which ids are given."""
+        return (self.segment, self.reject, *self.reasoning, self.image_start, self.image_end)
+
+
+class TokenRegistry:
+    """Ids of the added tokens and a tokenizer that never splits them.
+
+    Args:
+        model: serialised SentencePiece model (the bytes of `tokenizer.model`).
+        strings: the added tokens' strings.
+        added: string to id of every added token.
+
+    Raises:
+        CheckpointError: if one of `strings` has no id in `added`.
+    """
+
+    def __init__(self, model: bytes, strings: TokenStrings, added: dict[str, int]) -> None:
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._model = model
+        self.strings = strings
+        self.added = dict(added)
+        absent = [token for token in strings.all if token not in self.added]
+        if absent:
+            raise CheckpointError(
+                f"tokenizer: the added token(s) {', '.join(absent)} have no id; it holds {', '.join(self.added) or 'none'}. "
+                "Use the tokenizer saved with the model, or the token strings of that model"
+            )
+        self._names = {index: token for token, index in self.added.items()}
+        special = sorted([*self.added, IMAGE_TOKEN, END_OF_SENTENCE], key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(re.escape(token) for token in special) + ")")
+
+    @classmethod
+    def create(cls, model: bytes, strings: TokenStrings) -> TokenRegistry:
+        """Register `strings` right after the SentencePiece vocabulary, in order."""
+        base = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
+        return cls(model, strings, {token: base + index for index, token in enumerate(strings.all)})
+
+    @classmethod
+    def load(cls, folder: str | Path, strings: TokenStrings) -> TokenRegistry:
+        """Read a tokenizer folder written by `save` or by a released checkpoint.
+
+        Raises:
+            CheckpointError: if a file is missing or an added token of `strings` is not in it.
+        """
+        folder = Path(folder)
+        model, added = folder / "tokenizer.model", folder / "added_tokens.json"
+        for path in (model, added):
+            if not path.is_file():
+                raise CheckpointError(f"{path} is missing; a model folder holds tokenizer.model and added_tokens.json")
+        return cls(model.read_bytes(), strings, json.loads(added.read_text(encoding="utf-8")))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.model`, `added_tokens.json` and `tokenizer_config.json` into an existing folder."""
+        folder = Path(folder)
+        (folder / "tokenizer.model").write_bytes(self._model)
+        write_json(folder / "added_tokens.json", self.added)
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "LlamaTokenizer",
+                "legacy": True,
+                "add_bos_token": True,
+                "add_eos_token": False,
+                "bos_token": "<s>",
+                "eos_token": END_OF_SENTENCE,
+                "unk_token": "<unk>",
+                "additional_special_tokens": list(self.strings.all),
+            },
+        )
+
+    def __len__(self) -> int:
+        """Rows that the embedding table needs."""
+        return max(self._pieces.vocab_size(), *(index + 1 for index in self.added.values()))
+
+    @property
+    def bos_id(self) -> int:
+        """Id of `<s>`."""
+        return self._pieces.bos_id()
+
+    @property
+    def eos_id(self) -> int:
+        """Id of `</s>`."""
+        return self._pieces.eos_id()
+
+    @property
+    def segment_id(self) -> int:
+        """Id of `<SEG>`."""
+        return self.added[self.strings.segment]
+
+    @property
+    def reject_id(self) -> int:
+        """Id of `<REJ>`."""
+        return self.added[self.strings.reject]
+
+    @property
+    def reasoning_ids(self) -> tuple[int, ...]:
+        """Ids of `<REAS_1>` ... `<REAS_K>`."""
+        return tuple(self.added[token] for token in self.strings.reasoning)
+
+    @property
+    def bank_ids(self) -> tuple[int, ...]:
+        """The K + 1 adjacent ids of one target: `<REAS_1>` ... `<REAS_K>`, `<SEG>`."""
+        return (*self.reasoning_ids, self.segment_id)
+
+    @property
+    def image_ids(self) -> tuple[int, int]:
+        """Ids of `<im_start>` and `<im_end>`."""
+        return self.added[self.strings.image_start], self.added[self.strings.image_end]
+
+    def encode_piece(self, text: str) -> list[int]:
+        """Encode text that holds no added token, with SentencePiece's dummy prefix."""
+        return self._pieces.encode(text)
+
+    def encode(self, text: str, image_id: int) -> list[int]:
+        """Encode text with added tokens, `</s>` and `<image>` in it; no `<s>` is put in front.
+
+        Args:
+            text: any text.
+            image_id: id that stands for `<image>`.
+        """
+        special = {**self.added, IMAGE_TOKEN: image_id, END_OF_SENTENCE: self.eos_id}
+        parts = self._split.split(text)
+        ids: list[int] = []
+        for index, part in enumerate(parts):
+            if part in special:
+                ids.append(special[part])
+                continue
+            part = part.lstrip() if index > 0 else part
+            part = part.rstrip() if index < len(parts) - 1 else part
+            ids.extend(self.encode_piece(part) if part else [])
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, added tokens by their strings, `</s>` left out."""
+        words: list[str] = []
+        run: list[int] = []
+        for index in [*ids, None]:
+            if index is not None and index not in self._names:
+                run.append(index)
+                continue
+            words.append(self._pieces.decode(run))
+            run = []
+            if index is not None:
+                words.append(self._names[index])
+        return re.sub(r"\s+([.,!?])", r"\1", " ".join(word for word in words if word)).strip()
+
+
+def copy_tokenizer(source: str | Path, target: str | Path) -> None:
+    """Copy a tokenizer's files from one model folder to another."""
+    for name in ("tokenizer.model", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (Path(source) / name).is_file():
+            shutil.copy2(Path(source) / name, Path(target) / name)

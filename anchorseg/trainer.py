@@ -1,0 +1,219 @@
+"""Training: the DeepSpeed engine, one loop of optimiser steps, validation, checkpoints.
+
+The stream of samples, the learning rate and the random state are functions of the step alone, so that a run resumes
+exactly, and two ranks see what one rank sees with twice the accumulation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from anchorseg.build import DTYPES
+from anchorseg.checkpoints import LATEST, Checkpoints, Progress
+from anchorseg.data import EvaluationSource, build_benchmark, build_mixture, make_collator, training_batches
+from anchorseg.evaluation import Evaluator, Result
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.objective import Losses, Objective
+from anchorseg.settings import TrainSettings
+from anchorseg.tokens import TokenRegistry
+from dataset.batch import Batch
+from dataset.mixture import DrawOrder, SkipCounter
+from utils.distributed import all_gather_objects, is_main, rank, world_size
+from utils.run_folder import RunFolder
+from utils.seeding import seed_torch
+
+IDENTITY = ("preset", "version", "seed", "num_latents", "contextual_queries", "lora_r", "train_scope", "batch_size",
+            "grad_accumulation_steps", "dataset", "sample_rates")  # fmt: skip
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
+    """Rate of optimiser step 1, 2, ...: linear warm-up to `peak` at step `warmup`, then linear decay to 0 after `total`."""
+    if step <= warmup:
+        return peak * step / warmup
+    return peak * max(0.0, (total - step + 1) / (total - warmup + 1))
+
+
+def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a run.
+
+    Args:
+        settings: of the run.
+        trainable: number of trained scalars, which bounds the communication buffers.
+    """
+    bucket = max(min(trainable, 500_000_000), 1)
+    return {
+        "train_micro_batch_size_per_gpu": settings.batch_size,
+        "gradient_accumulation_steps": settings.grad_accumulation_steps,
+        "gradient_clipping": settings.gradient_clipping,
+        "steps_per_print": 2**31,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": torch.cuda.is_available(),
+            "reduce_scatter": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+    }
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        settings: of the run.
+        model: with the right parameters trainable.
+        registry: its tokenizer.
+    """
+
+    def __init__(self, settings: TrainSettings, model: AnchorSegModel, registry: TokenRegistry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.collator = make_collator(model.config, registry, max_length=settings.model_max_length)
+        self.objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
+        self.benchmarks = self._benchmarks()
+        self.mixture = build_mixture(settings)
+        self.skips = SkipCounter()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
+        )
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            config=deepspeed_config(settings, sum(parameter.numel() for parameter in parameters)),
+        )
+        self.checkpoints = Checkpoints(
+            Path(settings.log_base_dir) / settings.exp_name / "checkpoints",
+            {key: getattr(settings, key) for key in IDENTITY},
+        )
+
+    def _benchmarks(self) -> dict[str, EvaluationSource]:
+        if self.settings.no_eval:
+            return {}
+        names = self.settings.val_dataset.split("||")
+        return {name: build_benchmark(name, self.settings.dataset_dir) for name in names}
+
+    def run(self, folder: RunFolder, progress: Progress) -> Progress:
+        """Train from `progress` to the last step, validating and saving on the way."""
+        settings = self.settings
+        batches = iter(self._loader(progress.step))
+        bar = tqdm(
+            total=settings.total_steps, initial=progress.step, disable=not is_main(), unit="step", dynamic_ncols=True
+        )
+        seen, began = 0, time.perf_counter()
+        for step in range(progress.step + 1, settings.total_steps + 1):
+            terms, rate = self._step(step, batches)
+            seen += settings.batch_size * settings.grad_accumulation_steps * world_size()
+            bar.update()
+            if step % settings.print_freq == 0 or step == settings.total_steps:
+                values = {**terms, "lr": rate, "images_per_second": seen / (time.perf_counter() - began)}
+                self._log(folder, bar, step, values)
+                seen, began = 0, time.perf_counter()
+            if step % settings.validation_interval == 0 or step == settings.total_steps:
+                progress = self._validate_and_save(folder, step, progress)
+                seen, began = 0, time.perf_counter()
+        bar.close()
+        return progress
+
+    def start(self) -> Progress:
+        """The beginning, or the latest checkpoint where the run resumes."""
+        if self.settings.resume and self.checkpoints.named(LATEST) is not None:
+            return self.checkpoints.resume(self.engine)
+        return Progress(step=0, world=world_size())
+
+    def _loader(self, steps_done: int) -> DataLoader:
+        settings = self.settings
+        order = DrawOrder(
+            batch_size=settings.batch_size,
+            rank=rank(),
+            world=world_size(),
+            start=steps_done * settings.grad_accumulation_steps,
+            stop=settings.total_steps * settings.grad_accumulation_steps,
+        )
+        return training_batches(self.mixture, self.collator, order, settings.workers)
+
+    def _step(self, step: int, batches: Iterator[tuple[Batch, tuple[str, ...]]]) -> tuple[dict[str, float], float]:
+        settings = self.settings
+        rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup_steps, total=settings.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        sums: dict[str, list[Tensor]] = {}
+        for accumulation in range(settings.grad_accumulation_steps):
+            batch, skipped = next(batches)
+            for entry in self.skips.add(skipped):
+                tqdm.write(f"skipped a record: {entry}")
+            micro = ((step - 1) * settings.grad_accumulation_steps + accumulation) * world_size() + rank()
+            losses = self._micro_step(step, micro, batch)
+            for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+                sums.setdefault(name, []).append(value)
+        self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
+        return self._mean_over_ranks(sums), rate
+
+    def _micro_step(self, step: int, micro: int, batch: Batch) -> Losses:
+        seed_torch(self.settings.seed, "dropout", micro)
+        batch = batch.to(self.engine.device, DTYPES[self.settings.precision])
+        losses = self.objective(self.engine(batch), batch)
+        _check_finite(step, losses, batch)
+        self.engine.backward(losses.total)
+        self.engine.step()
+        return losses
+
+    def _mean_over_ranks(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
+        mine = {name: [float(value) for value in values] for name, values in sums.items()}
+        merged: dict[str, list[float]] = {}
+        for part in all_gather_objects(mine):
+            for name, values in part.items():
+                merged.setdefault(name, []).extend(values)
+        return {name: sum(values) / len(values) for name, values in merged.items()}
+
+    def _log(self, folder: RunFolder, bar: tqdm, step: int, values: dict[str, float]) -> None:
+        values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        values["skipped"] = sum(self.skips.reasons.values())
+        folder.log(step, {f"train/{name}": value for name, value in values.items()})
+        shown = {name: f"{value:.3f}" for name, value in values.items() if name in ("loss", "ce", "mask_dice", "t2m_dice")}
+        bar.set_postfix({**shown, "img/s": f"{values['images_per_second']:.1f}"})
+
+    def validate(self) -> dict[str, Result]:
+        """Forced-protocol results of every validation set, by name."""
+        model: AnchorSegModel = self.engine.module
+        model.eval()
+        evaluator = Evaluator(model, self.registry, self.collator)
+        results = {
+            name: evaluator.evaluate(source, name=name, protocol="forced") for name, source in self.benchmarks.items()
+        }
+        model.train()
+        return results
+
+    def _validate_and_save(self, folder: RunFolder, step: int, progress: Progress) -> Progress:
+        results = self.validate()
+        for name, result in results.items():
+            folder.log(step, {f"val/{name}/giou": result.giou, f"val/{name}/ciou": result.ciou})
+            if is_main():
+                tqdm.write(f"step {step}: {name} forced gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
+        score = getattr(next(iter(results.values())), self.settings.select_by) if results else None
+        is_best = score is not None and (progress.best_score is None or score > progress.best_score)
+        best = score if is_best else progress.best_score
+        progress = Progress(step=step, world=world_size(), best_score=best)
+        self.checkpoints.save(self.engine, progress, is_best=is_best)
+        return progress
+
+
+def _check_finite(step: int, losses: Losses, batch: Batch) -> None:
+    if torch.isfinite(losses.total):
+        return
+    broken = [name for name, value in losses.terms.items() if not torch.isfinite(value)] or ["total"]
+    raise FloatingPointError(
+        f"step {step}: the loss is not finite in {', '.join(broken)}; images: {', '.join(batch.records)}. "
+        "Lower --lr, or look at these images; the latest checkpoint is untouched"
+    )

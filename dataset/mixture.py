@@ -1,0 +1,142 @@
+"""Mixture: the training stream as a pure function of (seed, global draw index).
+
+Draw number d is the same sample whatever the number of ranks and workers, so a run is resumed by its position alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from dataset.sample import Sample
+from utils.errors import DataError
+from utils.seeding import generator_for
+
+
+class Source(Protocol):
+    """A dataset that gives training samples; everything random comes from `rng`."""
+
+    def __len__(self) -> int: ...
+
+    def training_sample(self, index: int, rng: np.random.Generator) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One drawn sample, and the reasons for which earlier attempts at this draw were skipped."""
+
+    sample: Sample
+    skipped: tuple[str, ...]
+
+
+class Mixture(Dataset[Draw]):
+    """Sources drawn with replacement at given rates.
+
+    Args:
+        sources: named sources.
+        rates: relative rate of each source.
+        seed: of the whole stream.
+        max_attempts: bad records in a row after which the stream stops.
+
+    Raises:
+        ValueError: if sources and rates differ in number, or a rate is negative or all are zero.
+    """
+
+    def __init__(
+        self, sources: Sequence[tuple[str, Source]], rates: Sequence[float], *, seed: int, max_attempts: int = 20
+    ) -> None:
+        if len(sources) != len(rates):
+            raise ValueError(
+                f"--dataset names {len(sources)} dataset(s) ({', '.join(name for name, _ in sources)}), but "
+                f"--sample_rates has {len(rates)} number(s); give one rate for each dataset"
+            )
+        if min(rates, default=0) < 0 or sum(rates) <= 0:
+            raise ValueError(f"--sample_rates {','.join(map(str, rates))}: rates must be >= 0 and not all zero")
+        self._sources = tuple(sources)
+        self._chances = np.asarray(rates, dtype=np.float64) / sum(rates)
+        self._seed = seed
+        self._max_attempts = max_attempts
+
+    def __getitem__(self, draw: int) -> Draw:
+        """The sample of a global draw index; a bad record is replaced by another draw, and reported.
+
+        Raises:
+            DataError: if `max_attempts` records in a row are bad.
+        """
+        skipped: list[str] = []
+        for attempt in range(self._max_attempts):
+            rng = generator_for(self._seed, draw, attempt)
+            name, source = self._sources[int(rng.choice(len(self._sources), p=self._chances))]
+            try:
+                return Draw(source.training_sample(int(rng.integers(len(source))), rng), tuple(skipped))
+            except DataError as error:
+                skipped.append(f"{name}: {error.reason} [{error.path}]")
+        raise DataError(
+            skipped[-1], f"{self._max_attempts} unreadable records in a row at draw {draw}; repair the dataset first"
+        )
+
+
+class DrawOrder(Sampler[list[int]]):
+    """Draw indices of one rank's micro-batches, from a micro-step on.
+
+    Micro-step m of rank r takes the draws (m * world + r) * batch ... + batch - 1, so that W ranks see in one
+    micro-step what one rank sees in W.
+
+    Args:
+        batch_size: images in a micro-batch.
+        rank: this process.
+        world: number of processes.
+        start: first micro-step.
+        stop: micro-step before which to stop.
+    """
+
+    def __init__(self, *, batch_size: int, rank: int, world: int, start: int, stop: int) -> None:
+        self._batch, self._rank, self._world = batch_size, rank, world
+        self._range = range(start, stop)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for micro in self._range:
+            first = (micro * self._world + self._rank) * self._batch
+            yield list(range(first, first + self._batch))
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+class SkipCounter:
+    """Counts skipped records by reason."""
+
+    def __init__(self, max_share: float = 0.01, grace: int = 100) -> None:
+        self.reasons: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self._max_share, self._grace = max_share, grace
+
+    def add(self, skipped: Sequence[str]) -> list[str]:
+        """Count skips "name: reason [path]"; return those whose reason is new, for the log."""
+        fresh = []
+        for entry in skipped:
+            reason = entry.rpartition(" [")[0]
+            if reason not in self.reasons:
+                self.examples[reason] = entry
+                fresh.append(entry)
+            self.reasons[reason] += 1
+        return fresh
+
+    def check(self, draws: int) -> None:
+        """Stop a run whose data is bad beyond chance.
+
+        Raises:
+            DataError: if more than `max_share` of at least `grace` draws were skipped.
+        """
+        count = sum(self.reasons.values())
+        if draws >= self._grace and count > self._max_share * draws:
+            reasons = "; ".join(f"{reason} ({number})" for reason, number in self.reasons.most_common(5))
+            raise DataError(
+                next(iter(self.examples.values())),
+                f"{count} of {draws} draws hit unreadable records, more than {self._max_share:.0%}: {reasons}",
+            )

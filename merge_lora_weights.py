@@ -1,0 +1,49 @@
+"""Merge a run into a model folder: `python merge_lora_weights.py --run runs/EXP_NAME --save_path FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from anchorseg.build import load_model, save_model
+from anchorseg.merging import load_trained, max_difference, merged_copy
+from utils.errors import CheckpointError, exit_on_error
+from utils.files import write_json
+from utils.settings import parse, setting
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings:
+    """What to merge, and where to."""
+
+    run: str = setting(help="run folder, such as runs/EXP_NAME")
+    save_path: str = setting(help="new model folder")
+    checkpoint: Literal["best", "latest"] = setting("best", help="which checkpoint of the run")
+
+
+def main(argv: list[str]) -> None:
+    """Load, merge, save, load again, compare."""
+    settings = parse(MergeSettings, argv, description=__doc__)
+    target = Path(settings.save_path)
+    if target.exists() and any(target.iterdir()):
+        raise CheckpointError(f"--save_path {target} is not empty; give a new folder, nothing is overwritten")
+    model, registry, _ = load_trained(Path(settings.run), settings.checkpoint)
+    save_model(merged_copy(model), registry, target)
+    saved, registry = load_model(target)
+    difference = max_difference(model, saved, registry)
+    write_json(target / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint,
+                                       "max_relative_difference": difference})  # fmt: skip
+    print(f"merged model in {target}; largest relative difference to the unmerged model: {difference:.2e}")
+    if difference > TOLERANCE[next(saved.parameters()).dtype]:
+        raise CheckpointError(f"{target}: merged and unmerged differ by {difference:.2e}; the folder must not be used")
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main(sys.argv[1:])

@@ -1,0 +1,116 @@
+"""LLaVA-1.5 through transformers: image features, hidden states under an explicit mask, logits.
+
+Letters: B images, R rows (sequences), T positions, P image tokens, D language width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, Cache, LlavaConfig, LlavaForConditionalGeneration
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+IMAGE_PLACEHOLDER = -200
+"""Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
+
+ZEROING_ATTENTION = "anchorseg_zeroing"
+
+
+def zeroing_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: object
+) -> tuple[Tensor, None]:
+    """Attend under a boolean mask; a query that may see no key gets exactly zero.
+
+    Variable-length flash attention leaves zeros at padded positions, and released weights depend on it.
+    Kernels differ in what they return for a fully masked row, so the zero is written here.
+
+    Args:
+        module: the attention layer.
+        query: (R, heads, T, d); `key` and `value` alike with S positions.
+        attention_mask: (R, 1, T, S) boolean, true where the query may see the key.
+        kwargs: scaling and dropout, as transformers passes them.
+    """
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    visible = attention_mask.any(dim=-1).transpose(1, 2).unsqueeze(-1)
+    return output * visible.to(output.dtype), None
+
+
+AttentionInterface.register(ZEROING_ATTENTION, zeroing_attention)
+
+LLAVA_ATTENTION = {"text_config": ZEROING_ATTENTION, "vision_config": "sdpa"}
+"""Attention of each part; CLIP needs "sdpa", for eager attention would add its boolean mask as 0 and 1."""
+
+
+class LlavaBackbone(nn.Module):
+    """The parts of `LlavaForConditionalGeneration`, each called by itself.
+
+    A row is a sequence whose positions and visibility the caller decides, so that one image prefix can
+    serve several conversations, whether each has a row of its own or all share one.
+    """
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__()
+        config._attn_implementation = dict(LLAVA_ATTENTION)
+        self.network = LlavaForConditionalGeneration(config)
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The LLaMA decoder without its head."""
+        return self.network.model.language_model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        """The projection from D to the vocabulary."""
+        return self.network.lm_head
+
+    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+        """Encode images and project them to the language width (CLIP, then the two-layer projector).
+
+        Args:
+            pixels: (B, 3, S, S) normalised CLIP views.
+            patch_valid: (B, P) boolean; padding patches are masked as keys in every CLIP layer.
+
+        Returns:
+            (B, P, D) features, row-major over the patch grid.
+        """
+        keys = torch.cat([patch_valid.new_ones(len(patch_valid), 1), patch_valid], dim=1)
+        outputs = self.network.model.get_image_features(pixels, attention_mask=keys[:, None, None, :])
+        return torch.stack(outputs.pooler_output)
+
+    def embed(self, input_ids: Tensor, features: Tensor) -> Tensor:
+        """Look up token embeddings and put each row's image features at its placeholders.
+
+        Args:
+            input_ids: (R, T) ids with `IMAGE_PLACEHOLDER` at exactly P positions a row.
+            features: (R, P, D) features of each row's image.
+        """
+        embeddings = self.language_model.embed_tokens(input_ids.clamp(min=0))
+        is_image = (input_ids == IMAGE_PLACEHOLDER).unsqueeze(-1)
+        return embeddings.masked_scatter(is_image, features.to(embeddings.dtype))
+
+    def hidden_states(
+        self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Last-layer states after the final RMSNorm.
+
+        Args:
+            embeddings: (R, T, D).
+            positions: (R, T) rotary positions.
+            visible: (R, T, S) boolean, true where position t may see key s (S = cached + T).
+            cache: keys and values of earlier positions, extended in place.
+
+        Returns:
+            (R, T, D) states.
+        """
+        outputs = self.language_model(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=visible.unsqueeze(1),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return outputs.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits (..., V) of states (..., D)."""
+        return self.lm_head(hidden)

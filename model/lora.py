@@ -1,0 +1,60 @@
+"""LoRA on the language model through peft: inject, merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adaptation W + (alpha / r) B A of the named projections (arXiv 2106.09685)."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+def add_lora(language_model: nn.Module, settings: LoraSettings) -> None:
+    """Put adapters on the target projections of the language model, in place.
+
+    Only the module given is searched: CLIP and SAM have projections of the same names.
+
+    Raises:
+        ValueError: if no projection has one of the target names.
+    """
+    names = [name for name, _ in language_model.named_modules() if name.split(".")[-1] in settings.targets]
+    if not names:
+        raise ValueError(
+            f"lora targets {', '.join(settings.targets)}: no such projection in the language model; "
+            "use names such as q_proj, k_proj, v_proj, o_proj"
+        )
+    inject_adapter_in_model(
+        LoraConfig(
+            r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=names, bias="none"
+        ),
+        language_model,
+    )
+
+
+def lora_layers(module: nn.Module) -> list[tuple[str, LoraLayer]]:
+    """Names and layers that carry an adapter, in module order."""
+    return [(name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer)]
+
+
+def merge_lora(module: nn.Module) -> int:
+    """Fold every adapter into its base weight and put the plain layer back, in place.
+
+    Returns:
+        The number of layers merged; 0 if there is no adapter, so that merging twice equals merging once.
+    """
+    layers = lora_layers(module)
+    for name, layer in layers:
+        layer.merge(safe_merge=True)
+        parent_name, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent_name), child, layer.get_base_layer())
+    return len(layers)

@@ -1,0 +1,173 @@
+"""SAM through the segment-anything package: image encoder, mask-prompt convolutions, mask decoder.
+
+Letters: B images, N targets, C prompt width (256), G side of the feature grid (64), M low-resolution side (4 G).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def _load_modeling() -> ModuleType:
+    """Import `segment_anything.modeling` without the package's `__init__`, which needs torchvision."""
+    if "segment_anything" in sys.modules:
+        return importlib.import_module("segment_anything.modeling")
+    spec = importlib.util.find_spec("segment_anything")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError("segment-anything is not installed; run: pip install -r requirements.txt")
+    parent = types.ModuleType("segment_anything")
+    parent.__path__ = list(spec.submodule_search_locations)
+    sys.modules["segment_anything"] = parent
+    try:
+        return importlib.import_module("segment_anything.modeling")
+    finally:
+        del sys.modules["segment_anything"]
+
+
+_sam = _load_modeling()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamSizes:
+    """Sizes of SAM's three parts; the defaults are ViT-H."""
+
+    image_size: int = 1024
+    patch_size: int = 16
+    encoder_width: int = 1280
+    encoder_depth: int = 32
+    encoder_heads: int = 16
+    global_attention: tuple[int, ...] = (7, 15, 23, 31)
+    window_size: int = 14
+    prompt_width: int = 256
+    mask_channels: int = 16
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    iou_head_width: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "global_attention", tuple(self.global_attention))
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Side G of the feature grid."""
+        return self.image_size // self.patch_size
+
+    @property
+    def low_resolution(self) -> int:
+        """Side M of mask prompts and low-resolution masks."""
+        return 4 * self.grid
+
+
+def _image_encoder(sizes: SamSizes) -> nn.Module:
+    return _sam.ImageEncoderViT(
+        img_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        embed_dim=sizes.encoder_width,
+        depth=sizes.encoder_depth,
+        num_heads=sizes.encoder_heads,
+        mlp_ratio=4,
+        out_chans=sizes.prompt_width,
+        qkv_bias=True,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=sizes.window_size,
+        global_attn_indexes=sizes.global_attention,
+    )
+
+
+def _prompt_encoder(sizes: SamSizes) -> nn.Module:
+    return _sam.PromptEncoder(
+        embed_dim=sizes.prompt_width,
+        image_embedding_size=(sizes.grid, sizes.grid),
+        input_image_size=(sizes.image_size, sizes.image_size),
+        mask_in_chans=sizes.mask_channels,
+    )
+
+
+def _mask_decoder(sizes: SamSizes) -> nn.Module:
+    transformer = _sam.TwoWayTransformer(
+        depth=sizes.decoder_depth,
+        embedding_dim=sizes.prompt_width,
+        mlp_dim=sizes.decoder_mlp,
+        num_heads=sizes.decoder_heads,
+    )
+    return _sam.MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=transformer,
+        transformer_dim=sizes.prompt_width,
+        iou_head_depth=3,
+        iou_head_hidden_dim=sizes.iou_head_width,
+    )
+
+
+class SamBackbone(nn.Module):
+    """SAM's parts, called so that one feature map serves all targets of its image, batched over images."""
+
+    NUM_MASK_TOKENS = 4
+
+    def __init__(self, sizes: SamSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.image_encoder = _image_encoder(sizes)
+        self.prompt_encoder = _prompt_encoder(sizes)
+        self.mask_decoder = _mask_decoder(sizes)
+        # Added to the four mask tokens, not to the IoU token (method: released `positional_embedding`).
+        self.mask_token_positions = nn.Parameter(
+            torch.randn(self.NUM_MASK_TOKENS, sizes.prompt_width) * sizes.prompt_width**-0.5
+        )
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, S, S) normalised and padded SAM views to (B, C, G, G)."""
+        return self.image_encoder(images)
+
+    def prior_features(self, prompts: Tensor) -> Tensor:
+        """Map (N, 1, M, M) token-to-mask maps in [0, 1] to (N, C, G, G) by the mask-prompt convolutions."""
+        return self.prompt_encoder.mask_downscaling(prompts)
+
+    def no_prior_features(self, count: int) -> Tensor:
+        """SAM's own embedding for "no mask prompt", (count, C, G, G)."""
+        embedding = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return embedding.expand(count, -1, self.sizes.grid, self.sizes.grid)
+
+    def decode(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
+        """Decode masks from conditioned features and the query bank (paper, Eq. 8).
+
+        Args:
+            features: (N, C, G, G) image features of each target's image plus its prior.
+            queries: (N, L, C) ordered query bank.
+            multimask: give SAM's three alternative masks instead of mask token 0.
+
+        Returns:
+            (N, m, M, M) mask logits and (N, m) IoU estimates; m is 1, or 3 with `multimask`.
+        """
+        if len(queries) == 0:
+            side = self.sizes.low_resolution
+            count = 3 if multimask else 1
+            return queries.new_zeros(0, count, side, side), queries.new_zeros(0, count)
+        tokens = {"mask_tokens.weight": self.mask_decoder.mask_tokens.weight + self.mask_token_positions}
+        # SAM repeats one image for all prompts; the features of each target go in as its dense prompt instead,
+        # over an image of zeros, which gives the same sum and lets targets of several images share the call.
+        arguments = {
+            "image_embeddings": features.new_zeros(1, *features.shape[1:]),
+            "image_pe": self.prompt_encoder.get_dense_pe().to(features.dtype),
+            "sparse_prompt_embeddings": queries,
+            "dense_prompt_embeddings": features,
+            "multimask_output": multimask,
+        }
+        masks, iou = functional_call(self.mask_decoder, tokens, kwargs=arguments)
+        return masks, iou

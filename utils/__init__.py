@@ -1,0 +1,1 @@
+"""Plumbing that every other package may import and that imports none of them."""

@@ -1,0 +1,116 @@
+"""Rank, barrier and exact exchange between processes; works launched and unlaunched alike."""
+
+import os
+import socket
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from utils.errors import SettingsError
+
+T = TypeVar("T")
+
+# DeepSpeed finds its own way from mpirun's variables; setting ours would hide the other processes from it.
+_LAUNCHER_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK")
+
+
+def _is_initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Index of this process among all, from 0; read from the launcher's environment before initialisation."""
+    return dist.get_rank() if _is_initialised() else int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes; read from the launcher's environment before initialisation."""
+    return dist.get_world_size() if _is_initialised() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_rank() -> int:
+    """Index of this process among those of its machine, hence of its GPU; 0 unlaunched."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and prints."""
+    return rank() == 0
+
+
+def _exchanges() -> bool:
+    """Whether there is anybody to talk to; silence would otherwise pass for agreement."""
+    if _is_initialised():
+        return True
+    if world_size() > 1:
+        raise RuntimeError(
+            f"WORLD_SIZE is {world_size()} but torch.distributed is not initialised; call "
+            "deepspeed.init_distributed() or torch.distributed.init_process_group() first."
+        )
+    return False
+
+
+def barrier() -> None:
+    """Wait for every process; returns at once when there is only this one."""
+    if not _exchanges():
+        return
+    if dist.get_backend() == "nccl":
+        dist.barrier(device_ids=[torch.cuda.current_device()])
+    else:
+        dist.barrier()
+
+
+def all_gather_objects(obj: T) -> list[T]:
+    """Collect one picklable object from every process, in the order of ranks, on every process."""
+    if not _exchanges():
+        return [obj]
+    gathered: list[T | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, obj)
+    return gathered  # type: ignore[return-value]  # every slot has been filled
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor of equal shape and dtype over every process.
+
+    Returns:
+        A new tensor on the device of `tensor`; integers stay exact.
+    """
+    total = tensor.detach().clone()
+    if not _exchanges():
+        return total
+    backend = dist.get_backend()
+    if backend == "nccl":
+        total = total.to(torch.device("cuda", torch.cuda.current_device()))
+    elif backend == "gloo":
+        total = total.cpu()
+    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    return total.to(tensor.device)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ensure_single_process_environment() -> None:
+    """Set what torch.distributed needs for one process on this machine, unless a launcher has done so.
+
+    Sets RANK, WORLD_SIZE and LOCAL_RANK, and MASTER_ADDR and MASTER_PORT where absent, so that plain
+    ``python train_ds.py`` can initialise DeepSpeed.
+
+    Raises:
+        SettingsError: if WORLD_SIZE promises several processes but no launcher has given this one a rank.
+    """
+    if any(name in os.environ for name in _LAUNCHER_RANKS):
+        return
+    promised = os.environ.get("WORLD_SIZE", "1")
+    if promised != "1":
+        raise SettingsError(
+            f"The environment variable WORLD_SIZE is {promised} but RANK is not set; start several "
+            "processes with the deepspeed or torchrun launcher, or unset WORLD_SIZE for one."
+        )
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", str(_free_port()))

@@ -1,0 +1,74 @@
+"""Files that are either whole or absent: atomic writing of text and JSON."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file so that a reader, or a kill at any moment, never meets half of it.
+
+    The text goes to a temporary file beside `path`, is forced to the disk and takes the name in one step.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write `obj` as indented JSON, atomically (see `write_text` and `to_json`)."""
+    write_text(path, json.dumps(to_json(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def to_json(obj: object) -> Any:
+    """Convert to what strict JSON can hold.
+
+    Paths become strings, tuples lists, dataclasses dictionaries and numpy values Python ones. NaN and the
+    infinities, which JSON lacks, become the strings "nan", "inf" and "-inf", which `float` reads back.
+
+    Raises:
+        TypeError: if something inside has no JSON counterpart.
+    """
+    if isinstance(obj, np.generic | np.ndarray):
+        obj = obj.tolist()
+    if obj is None or isinstance(obj, bool | int | str):
+        return obj
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else str(obj)
+    if isinstance(obj, Path):
+        return str(obj)
+    if isinstance(obj, Mapping):
+        return {str(key): to_json(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [to_json(value) for value in obj]
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {field.name: to_json(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
+    raise TypeError(f"A value of type {type(obj).__name__} cannot be written as JSON: {obj!r}.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the new name itself to the disk, where the file system allows it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""The folder of one run: settings, environment, metrics as JSON lines and as TensorBoard events."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from utils.distributed import is_main
+from utils.environment import describe_environment
+from utils.files import to_json, write_json, write_text
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Read a `metrics.jsonl`, one dictionary per line, leaving out a last line that a kill has cut short.
+
+    Args:
+        path: the file; where it is absent there are no lines.
+
+    Raises:
+        ValueError: if a line other than the last is not a JSON object.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    whole, rows = lines[:-1], []  # what follows the last line break is empty or cut short
+    for number, line in enumerate(whole, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            if number == len(whole):
+                break
+            raise ValueError(f"Line {number} of {path} is not a JSON object: {line[:80]!r}.")
+        rows.append(row)
+    return rows
+
+
+class RunFolder:
+    """The record of one run, written by the main rank only; on the other ranks every method does nothing.
+
+    Args:
+        path: the folder, made if absent.
+        config: settings as `utils.settings.to_dict` gives them, written to `config.json`; None writes none.
+        resume_step: the step of the checkpoint that the run goes on from. Metrics of later steps are dropped,
+            because these steps will be run again; None keeps every line.
+
+    The folder holds `config.json`, `environment.json`, `metrics.jsonl` and `tensorboard/`. The first two
+    describe the latest start; what an earlier start wrote differently stays beside it as `config.1.json`,
+    `config.2.json`, ...
+    """
+
+    def __init__(
+        self, path: str | Path, *, config: Mapping[str, Any] | None = None, resume_step: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._writes = is_main()
+        self._open = ExitStack()
+        if not self._writes:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if config is not None:
+            self._write_latest("config", config)
+        self._write_latest("environment", describe_environment())
+        self._mend_metrics(resume_step)
+        self._metrics = self._open.enter_context(open(self.path / METRICS_FILE, "a", encoding="utf-8"))
+        # Slow to import, and only the rank that writes needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge_step = None if resume_step is None else resume_step + 1
+        self._events = SummaryWriter(str(self.path / TENSORBOARD_FOLDER), purge_step=purge_step)
+        self._open.callback(self._events.close)
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one line of metrics, flushed at once, and send its numbers to TensorBoard.
+
+        Args:
+            step: optimizer step, from 1; 0 is before training.
+            values: by tag, e.g. ``{"train/loss": 0.7, "val/giou": 0.61}``; text, and numbers that are not
+                finite, are kept in the JSON line only.
+        """
+        if not self._writes:
+            return
+        plain = to_json(values)
+        line = {"step": int(step), "time": round(time.time(), 3), **plain}
+        self._metrics.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._metrics.flush()
+        for tag, value in plain.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(tag, value, global_step=int(step))
+        self._events.flush()
+
+    def close(self) -> None:
+        """Close the files; may be called twice."""
+        self._open.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write_latest(self, stem: str, obj: Mapping[str, Any]) -> None:
+        latest, obj = self.path / f"{stem}.json", to_json(obj)
+        if latest.exists() and json.loads(latest.read_text(encoding="utf-8")) != obj:
+            number = 1
+            while (kept := self.path / f"{stem}.{number}.json").exists():
+                number += 1
+            os.replace(latest, kept)
+        write_json(latest, obj)
+
+    def _mend_metrics(self, resume_step: int | None) -> None:
+        """Drop a line cut short by a kill, and the lines after the step to resume from."""
+        path = self.path / METRICS_FILE
+        rows = read_metrics(path)
+        kept = [row for row in rows if resume_step is None or row.get("step", 0) <= resume_step]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text:
+            write_text(path, text)

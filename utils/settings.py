@@ -1,0 +1,331 @@
+"""Frozen dataclass <-> command line <-> JSON: every setting declared once, checked alike everywhere."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import SettingsError
+from utils.files import to_json
+from utils.setting_kind import Kind, kind_of
+
+T = TypeVar("T")
+_REQUIRED = dataclasses.MISSING
+_LAUNCHER_FLAGS = ("--local_rank", "--local-rank")
+_HINTS = {
+    "expected one argument": "write --name=value for a value that begins with a dash",
+    "ignored explicit argument": "a switch takes no value; write --name or --no_name",
+}
+"""What to do about a complaint of argparse, by a part of its text."""
+
+
+def setting(
+    default: Any = _REQUIRED,
+    *,
+    help: str,
+    choices: Iterable[Any] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    group: str = "",
+) -> Any:
+    """Declare one field of a settings class (``@dataclass(frozen=True, kw_only=True)``).
+
+    Args:
+        default: value when nothing else gives one; without it the flag is required.
+        help: meaning, unit and consequence, for `--help`.
+        choices: the only values allowed (a Literal type says the same).
+        minimum: inclusive lower limit of a number, or of each element of a tuple; `maximum` likewise.
+        maximum: inclusive upper limit.
+        above: exclusive lower limit; `below` likewise.
+        below: exclusive upper limit.
+        group: heading in `--help` and in `render`.
+    """
+    limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
+    bounds = {name: limit for name, limit in limits.items() if limit is not None}
+    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "group": group}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _kinds(cls: type) -> dict[str, Kind]:
+    """The kind of every field, by name, in the order of declaration."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: kind_of(
+            hints[field.name], choices=field.metadata.get("choices", ()), bounds=field.metadata.get("bounds")
+        )
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _closest(name: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """The middle of a sentence that suggests up to three names, or nothing."""
+    matches = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(prefix + match for match in matches)}?" if matches else "."
+
+
+class _Store(argparse.Action):
+    """Convert and keep the value of a flag, or refuse it in a sentence that names the flag."""
+
+    def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kind = kind
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        if self.kind.is_switch:
+            setattr(namespace, self.dest, option == f"--{self.dest}")
+            return
+        try:
+            setattr(namespace, self.dest, self.kind.from_text(values))
+        except ValueError:
+            raise SettingsError(self.kind.refusal(f"--{self.dest}", values)) from None
+
+
+def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
+    """Add one flag per field of a settings class, named after it with underscores (`--steps_per_epoch`).
+
+    A switch has `--x` and both `--no_x` and `--no-x`. A flag that is not given leaves no attribute in the
+    namespace, which tells it from one given with its default.
+
+    Raises:
+        SettingsError: later, while parsing, for a value that is not allowed.
+    """
+    groups: dict[str, Any] = {"": parser}
+    kinds = _kinds(cls)
+    for field in dataclasses.fields(cls):
+        kind, name, heading = kinds[field.name], field.name, field.metadata.get("group", "")
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        default = "required" if field.default is _REQUIRED else f"default: {_shown(field.default)}"
+        text = f"{field.metadata.get('help', '')} ({kind.describe()}; {default})".strip()
+        flags = [f"--{name}", *([f"--no_{name}", f"--no-{name}"] if kind.is_switch else [])]
+        groups[heading].add_argument(
+            *flags,
+            action=_Store,
+            kind=kind,
+            nargs=0 if kind.is_switch else None,
+            metavar=None if kind.is_switch else name.upper(),
+            default=argparse.SUPPRESS,
+            help=text.replace("%", "%%"),
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are `SettingsError`, so that every user error looks the same."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        for complaint, hint in _HINTS.items():
+            if complaint in message:
+                message += f" ({hint})"
+        raise SettingsError(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` describes every flag.")
+
+
+def parse(
+    cls: type[T],
+    argv: Sequence[str] | None = None,
+    *,
+    preset_dir: str | Path | None = None,
+    description: str | None = None,
+) -> T:
+    """Resolve the settings of a program: defaults, then the preset file, then flags, the later winning.
+
+    Args:
+        cls: settings class; if it has a field `preset`, `--preset NAME` (or that field's default) reads
+            ``preset_dir/NAME.json``.
+        argv: arguments without the program's name; None takes those of the process. DeepSpeed's
+            `--local_rank` is dropped.
+        preset_dir: folder of the presets.
+        description: first paragraph of `--help`.
+
+    Raises:
+        SettingsError: for an unknown flag, preset or key, a value not allowed, or a missing required flag.
+    """
+    available = ", ".join(_presets_in(preset_dir))
+    epilog = f"Presets in {preset_dir}: {available}." if available else None
+    parser = _Parser(description=description, epilog=epilog, allow_abbrev=False)
+    add_arguments(parser, cls)
+    given, unknown = parser.parse_known_args(_without_launcher_flags(argv, cls))
+    if unknown:
+        raise SettingsError(_unknown_flag(unknown, cls, parser.prog))
+    flags = vars(given)
+    preset = _preset_values(cls, flags, preset_dir)
+    missing = [name for name in _required(cls) if name not in flags and name not in preset]
+    if missing:
+        raise SettingsError(
+            f"--{missing[0]} is required and was not given; `{parser.prog} --help` describes every flag."
+        )
+    return _build(cls, {**preset, **flags})
+
+
+def _without_launcher_flags(argv: Sequence[str] | None, cls: type) -> list[str] | None:
+    """Drop `--local_rank N` and `--local_rank=N`; the same number is in the environment."""
+    if argv is None:
+        argv = sys.argv[1:]
+    kept: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word in _LAUNCHER_FLAGS:
+            next(words, None)
+        elif not word.startswith(tuple(f"{flag}=" for flag in _LAUNCHER_FLAGS)):
+            kept.append(word)
+    return kept
+
+
+def _unknown_flag(unknown: Sequence[str], cls: type, program: str) -> str:
+    flag = next((word for word in unknown if word.startswith("-")), None)
+    listing = f"`{program} --help` lists every flag."
+    if flag is None:
+        return (
+            f"{unknown[0]!r} is not expected here: a value follows its flag as --name value, "
+            f"and a switch is --name or --no_name alone. {listing[0].upper() + listing[1:]}"
+        )
+    name = flag.split("=", 1)[0]
+    kinds = _kinds(cls)
+    names = [*kinds, *(f"no_{field}" for field, kind in kinds.items() if kind.is_switch)]
+    return f"There is no flag {name}{_closest(name.lstrip('-').replace('-', '_'), names, '--')} {listing}"
+
+
+def _presets_in(preset_dir: str | Path | None) -> list[str]:
+    return sorted(path.stem for path in Path(preset_dir).glob("*.json")) if preset_dir is not None else []
+
+
+def _preset_values(cls: type, flags: Mapping[str, Any], preset_dir: str | Path | None) -> dict[str, Any]:
+    """Read the preset that the flags, or else the class, name."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    if "preset" not in defaults:
+        return {}
+    name = flags.get("preset", defaults["preset"])
+    if name is None or name is _REQUIRED:
+        return {}
+    if preset_dir is None:
+        raise SettingsError(f"--preset is {name!r}, but this program has no presets.")
+    available = _presets_in(preset_dir)
+    if name not in available:
+        raise SettingsError(
+            f"There is no preset {name!r}{_closest(name, available)} The folder {preset_dir} holds: "
+            f"{', '.join(available) or 'none'}."
+        )
+    values = read_settings_file(cls, Path(preset_dir) / f"{name}.json")
+    if "preset" in values:
+        raise SettingsError(f"The preset {name}.json holds the key 'preset'; a preset cannot name another.")
+    return values
+
+
+def read_settings_file(cls: type, path: str | Path) -> dict[str, Any]:
+    """Read and check the settings that a JSON file gives, which need not be all of them.
+
+    Raises:
+        SettingsError: if the file is not a JSON object, or a key or value in it is not allowed.
+        FileNotFoundError: if it does not exist.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"The file {path} is not valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise SettingsError(
+            f"The file {path} must hold one JSON object of settings, not {type(values).__name__}."
+        )
+    return _checked(cls, values, source=f"In {path}, ")
+
+
+def _checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    kinds = _kinds(cls)
+    checked = {}
+    for name, value in values.items():
+        if name not in kinds:
+            raise SettingsError(
+                f"{source}{name!r} is not a setting{_closest(name, kinds)} "
+                f"The fields of {cls.__name__} are the list, which --help shows."
+            )
+        try:
+            checked[name] = kinds[name].from_json(value)
+        except ValueError:
+            raise SettingsError(source + kinds[name].refusal(name, value, from_json=True)) from None
+    return checked
+
+
+def _required(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls) if field.default is _REQUIRED]
+
+
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
+    try:
+        return cls(**values)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Every setting by name, as JSON holds it; `from_dict` reads it back."""
+    values: dict[str, Any] = to_json(settings)
+    return values
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str = "") -> T:
+    """Build settings from a mapping such as a run's `config.json`.
+
+    A setting that is absent takes its default; an unknown name or a value of wrong type or range is refused.
+
+    Args:
+        cls: settings class.
+        values: setting by name.
+        source: beginning of the error sentence that says where the values came from, e.g. "In config.json, ".
+
+    Raises:
+        SettingsError: naming the setting, its value and what is allowed.
+    """
+    missing = [name for name in _required(cls) if name not in values]
+    if missing:
+        raise SettingsError(f"{source}the setting {missing[0]!r} is required and is absent.")
+    return _build(cls, _checked(cls, values, source))
+
+
+def check(settings: Any) -> None:
+    """Check types and limits of an instance; called in `__post_init__` it guards direct construction too.
+
+    Raises:
+        SettingsError: naming the setting, its value and what is allowed.
+    """
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    _checked(type(settings), values, source="")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(str(element) for element in value) or "(empty)"
+    return "none" if value is None else str(value)
+
+
+def render(settings: Any) -> str:
+    """Align all settings under their headings; a star and the default mark those that differ from it."""
+    fields = dataclasses.fields(settings)
+    names = max(len(field.name) for field in fields)
+    shown = {field.name: _shown(getattr(settings, field.name)) for field in fields}
+    width = min(max(len(text) for text in shown.values()), 32)
+    lines, heading = [], ""
+    for field in fields:
+        group = field.metadata.get("group", "")
+        if group != heading:
+            lines.append(f"{group or 'other'}:")
+            heading = group
+        differs = field.default is not _REQUIRED and getattr(settings, field.name) != field.default
+        star, note = ("*", f"(default {_shown(field.default)})") if differs else (" ", "")
+        lines.append(f"{star} {field.name:<{names}}  {shown[field.name]:<{width}}  {note}".rstrip())
+    return "\n".join(lines)
