@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,7 +62,6 @@ class RunFolder:
     ) -> None:
         self.path = Path(path)
         self._writes = is_main()
-        self._open = ExitStack()
         if not self._writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -71,16 +69,14 @@ class RunFolder:
             self._write_latest("config", config)
         self._write_latest("environment", describe_environment())
         self._mend_metrics(resume_step)
-        self._metrics = self._open.enter_context(open(self.path / METRICS_FILE, "a", encoding="utf-8"))
         # Slow to import, and only the rank that writes needs it.
         from torch.utils.tensorboard import SummaryWriter
 
         purge_step = None if resume_step is None else resume_step + 1
         self._events = SummaryWriter(str(self.path / TENSORBOARD_FOLDER), purge_step=purge_step)
-        self._open.callback(self._events.close)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line of metrics, flushed at once, and send its numbers to TensorBoard.
+        """Append one line of metrics, at once on its way to the disk, and send its numbers to TensorBoard.
 
         Args:
             step: optimizer step, from 1; 0 is before training.
@@ -91,16 +87,17 @@ class RunFolder:
             return
         plain = to_json(values)
         line = {"step": int(step), "time": round(time.time(), 3), **plain}
-        self._metrics.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._metrics.flush()
+        with open(self.path / METRICS_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         for tag, value in plain.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(tag, value, global_step=int(step))
         self._events.flush()
 
     def close(self) -> None:
-        """Close the files; may be called twice."""
-        self._open.close()
+        """Close the TensorBoard file; may be called twice."""
+        if self._writes:
+            self._events.close()
 
     def __enter__(self) -> "RunFolder":
         return self
