@@ -36,12 +36,13 @@ def main(argv: list[str]) -> None:
     model, registry, _ = load_trained(Path(settings.run), settings.checkpoint)
     save_model(merged_copy(model), registry, target)
     saved, registry = load_model(target)
-    difference = max_difference(model, saved, registry)
+    absolute, relative = max_difference(model, saved, registry)
     write_json(target / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint,
-                                       "max_relative_difference": difference})  # fmt: skip
-    print(f"merged model in {target}; largest relative difference to the unmerged model: {difference:.2e}")
-    if difference > TOLERANCE[next(saved.parameters()).dtype]:
-        raise CheckpointError(f"{target}: merged and unmerged differ by {difference:.2e}; the folder must not be used")
+                                       "max_abs_difference": absolute, "max_relative_difference": relative})  # fmt: skip
+    print(f"merged model in {target}; largest difference to the unmerged model: {absolute:.2e} "
+          f"({relative:.2e} of the largest value)")
+    if relative > TOLERANCE[next(saved.parameters()).dtype]:
+        raise CheckpointError(f"{target}: merged and unmerged differ by {relative:.2e}; the folder must not be used")
 
 
 if __name__ == "__main__":

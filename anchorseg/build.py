@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -30,7 +29,7 @@ NEW_ROW_STD = 0.02
 
 def tiny_tokenizer_model() -> bytes:
     """The SentencePiece model of the tiny preset, which lies in the package."""
-    return resources.files("anchorseg").joinpath("assets/tiny_tokenizer.model").read_bytes()
+    return (Path(__file__).parent / "assets" / "tiny_tokenizer.model").read_bytes()
 
 
 def is_anchorseg_folder(version: str | None) -> bool:

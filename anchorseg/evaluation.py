@@ -127,7 +127,7 @@ class Evaluator:
                     show(prediction)
         gathered = sorted((row for part in all_gather_objects(rows) for row in part), key=lambda row: row.index)
         assert [row.index for row in gathered] == list(range(len(source))), "every sample exactly once"
-        scores = [metrics.TargetScore(row.intersection, row.union) for row in gathered]
+        scores = [metrics.TargetScore(intersection=row.intersection, union=row.union) for row in gathered]
         return Result(
             benchmark=name,
             protocol=protocol,

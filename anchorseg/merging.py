@@ -85,15 +85,16 @@ def probe_batch(model: AnchorSegModel, registry: TokenRegistry) -> Batch:
 
 
 @torch.inference_mode()
-def max_difference(first: AnchorSegModel, second: AnchorSegModel, registry: TokenRegistry) -> float:
-    """Largest difference of two models on the probe, relative to the first's maximum: logits and masks."""
+def max_difference(first: AnchorSegModel, second: AnchorSegModel, registry: TokenRegistry) -> tuple[float, float]:
+    """Largest difference of two models on the probe over logits and masks, absolute and relative to the maximum."""
     batch = probe_batch(first, registry)
     outputs = [first(batch), second(batch)]
     pairs = [
-        [output.logits for output in outputs],
-        [output.segmentation.low_resolution for output in outputs],
+        [output.logits.float() for output in outputs],
+        [output.segmentation.low_resolution.float() for output in outputs],
     ]
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+    absolute = [float((a - b).abs().max()) for a, b in pairs]
+    return max(absolute), max(value / float(a.abs().max()) for value, (a, _) in zip(absolute, pairs, strict=True))
 
 
 def merged_copy(model: AnchorSegModel) -> AnchorSegModel:

@@ -28,6 +28,7 @@ from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.mixture import DrawOrder, SkipCounter
 from utils.distributed import all_gather_objects, is_main, rank, world_size
+from utils.errors import DivergedError
 from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
 
@@ -213,7 +214,7 @@ def _check_finite(step: int, losses: Losses, batch: Batch) -> None:
     if torch.isfinite(losses.total):
         return
     broken = [name for name, value in losses.terms.items() if not torch.isfinite(value)] or ["total"]
-    raise FloatingPointError(
+    raise DivergedError(
         f"step {step}: the loss is not finite in {', '.join(broken)}; images: {', '.join(batch.records)}. "
         "Lower --lr, or look at these images; the latest checkpoint is untouched"
     )

@@ -20,6 +20,10 @@ class CheckpointError(UserError, ValueError):
     """A checkpoint that is incomplete or does not fit the model."""
 
 
+class DivergedError(UserError, FloatingPointError):
+    """A training run whose loss is no longer finite."""
+
+
 class DataError(UserError, ValueError):
     """A file of a data set that cannot be used.
 

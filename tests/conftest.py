@@ -1,0 +1,59 @@
+"""Fixtures: a small model, drawn samples, the folder of real test material where there is one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorseg.build import tiny_tokenizer_model
+from anchorseg.config import Method
+from anchorseg.data import make_collator
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.presets import preset_config
+from anchorseg.tokens import TokenRegistry, TokenStrings
+from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from utils.seeding import seed_torch
+
+SHARED = Path(os.environ.get("ANCHORSEG_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the folder of real test material is not here (ANCHORSEG_SHARED)")
+    return SHARED
+
+
+def make_registry(num_latents: int = 7) -> TokenRegistry:
+    return TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(num_latents))
+
+
+def make_model(method: Method | None = None) -> tuple[AnchorSegModel, TokenRegistry]:
+    method = method or Method()
+    registry = make_registry(method.num_latents)
+    seed_torch(0)
+    return AnchorSegModel(preset_config("tiny", method, registry)), registry
+
+
+def make_sample(seed: int, size: tuple[int, int] = (60, 80), conversations: int = 3) -> Sample:
+    """An image of noise with two boxes; conversations of differing length, each with one target."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((2, *size), dtype=bool)
+    masks[0, 10:30, 15:45] = True
+    masks[1, 35:50, 20:60] = True
+    turns = [
+        Turn(f"What is the {'very ' * k}red thing in this image?", ("It is", TargetSlot(k % 2), "."))
+        for k in range(conversations)
+    ]
+    return Sample(
+        record=f"sample {seed}",
+        image=rng.integers(0, 256, (*size, 3)).astype(np.uint8),
+        conversations=tuple(Conversation((turn,)) for turn in turns),
+        masks=masks,
+        query="the red thing",
+    )
+
+
+def make_batch(model: AnchorSegModel, registry: TokenRegistry, samples: list[Sample], *, share_prefix: bool = True):
+    return make_collator(model.config, registry, max_length=2048, share_prefix=share_prefix)(samples)
