@@ -148,7 +148,12 @@ def load_llava(version: str, registry: TokenRegistry, dtype: torch.dtype) -> Lla
     """
     config = LlavaConfig.from_pretrained(version)
     llava, info = LlavaForConditionalGeneration.from_pretrained(
-        version, config=config, dtype=dtype, attn_implementation=dict(LLAVA_ATTENTION), output_loading_info=True
+        version,
+        config=config,
+        dtype=dtype,
+        attn_implementation=dict(LLAVA_ATTENTION),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # reported below, with the others
     )
     bad = sorted(info["missing_keys"]) + sorted(str(item) for item in info["mismatched_keys"])
     if bad:

@@ -37,6 +37,15 @@ class Method:
     """Attention output of padding patches in the language model: zero as under variable-length flash attention,
     or what plain attention gives."""
 
+    token_sigma: float = 7.0
+    """Deviation, in patches, of the Gaussian that softens the mask-to-token target (7 on the paper's 24 x 24 grid)."""
+    token_target: Literal["nearest", "area"] = "nearest"
+    """How a mask reaches the patch grid: the nearest pixel, or area pooling, which keeps small objects."""
+    cycle_scale: float = 1.0
+    """Both directions use scale * r + shift as the logit; published 1 and 0 confine it to [0, 1]."""
+    cycle_shift: float = 0.0
+    """See `cycle_scale`."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.num_latents <= 255:
             raise ValueError(f"num_latents is {self.num_latents}; allowed: 0 to 255 (the paper uses 3, 7, 15, 31)")

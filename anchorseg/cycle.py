@@ -1,108 +1,190 @@
-"""Token-Mask Cycle Consistency (TMCC), both directions (paper, Eq. 9 to 11 and appendix C.1).
+"""Token-Mask Cycle Consistency: the spatial responses and the masks must explain each other (paper, Eq. 9-11).
 
-Both directions use values in [0, 1] as logits, as the published weights were trained.
-Letters: n targets of one image, P image tokens, H W original size.
+Both losses read responses in [0, 1] as logits, as published; `scale` and `shift` turn them into logits that can reach
+the targets. All calls are per image, because the token-to-mask weight is one scalar over all masks of an image.
+Letters: n targets of one image, P image tokens, H W original image size.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
 from anchorseg import losses
 from utils import geometry
 
-TOKEN_TO_MASK_KERNEL, MASK_TO_TOKEN_KERNEL, SIGMA = 31, 23, 7.0
-"""Kernel sizes, and the deviation: pixels in the first direction, patches in the second."""
+TOKEN_TO_MASK_KERNEL = 31
+"""Side of the Gaussian on the image, in pixels."""
 
-SOFT_SMOOTH = 1e-6
+MASK_TO_TOKEN_KERNEL = 23
+"""Side of the Gaussian on the token grid, in patches."""
+
+SIGMA = 7.0
+"""Standard deviation of both Gaussians, in pixels and in patches."""
+
+TOKEN_TO_MASK_SMOOTH = 1e-6
 
 
 @dataclass(frozen=True)
 class CycleLoss:
-    """Unweighted losses of each target: bce (n,), dice (n,)."""
+    """One direction of the cycle, unweighted: `bce` (n,) and `dice` (n,)."""
 
     bce: Tensor
     dice: Tensor
 
 
-def _kernel(size: int, sigma: float, like: Tensor) -> Tensor:
-    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
-    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return weights / weights.sum()
+def _gaussian(kernel: int, sigma: float) -> list[float]:
+    radius = kernel // 2
+    weights = [math.exp(-((offset / sigma) ** 2) / 2) for offset in range(-radius, radius + 1)]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
-def gaussian_target(masks: Tensor, kernel: int, sigma: float = SIGMA) -> Tensor:
-    """Soften masks: Gaussian with reflected borders, divided by its maximum.
+def _blur(maps: Tensor, weights: list[float]) -> Tensor:
+    """Separable filter with reflected borders, as shifted sums: faster than a one-channel convolution, never TF32."""
+    height, width = maps.shape[1:]
+    radius = len(weights) // 2
+    padded = F.pad(maps[:, None], (radius, radius, radius, radius), mode="reflect")[:, 0]
+    rows = maps.new_zeros((len(maps), padded.shape[1], width))
+    for offset, weight in enumerate(weights):
+        rows.add_(padded[:, :, offset : offset + width], alpha=weight)
+    blurred = maps.new_zeros(maps.shape)
+    for offset, weight in enumerate(weights):
+        blurred.add_(rows[:, offset : offset + height], alpha=weight)
+    return blurred
 
-    The kernel shrinks to the smaller image side (odd, at least 3). A mask with a side of 1 stays as it is, and an
-    all-zero mask stays zero.
+
+@torch.no_grad()
+def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: float = SIGMA) -> Tensor:
+    """Soften masks with a Gaussian whose highest value is 1 in each of them.
+
+    The kernel shrinks to the smaller side of the masks (odd, at least 3) with `sigma` unchanged. Masks with a side of
+    1 are not filtered; an all-zero mask stays zero.
 
     Args:
-        masks: (n, h, w) in [0, 1].
-        kernel: odd size.
-        sigma: deviation in pixels of the map.
+        masks: (n, h, w), boolean or in [0, 1].
+        kernel: side of the filter, odd.
+        sigma: standard deviation, in pixels of the mask.
 
     Returns:
-        (n, h, w) float32 in [0, 1].
+        (n, h, w) float32 in [0, 1], without gradient.
+
+    Raises:
+        ValueError: if `kernel` is even or below 3.
     """
+    if kernel < 3 or kernel % 2 == 0:
+        raise ValueError(f"The Gaussian's kernel is {kernel}: choose an odd number of at least 3.")
     soft = masks.float()
-    smallest = min(soft.shape[1:])
-    if smallest > 1 and len(soft):
-        size = max(3, min(kernel, smallest if smallest % 2 else smallest - 1))
-        weights, reach = _kernel(size, sigma, soft), size // 2
-        # The two-dimensional kernel is a product, so two passes of one dimension give the same.
-        padded = F.pad(soft.unsqueeze(1), (reach, reach, reach, reach), mode="reflect")
-        rows = F.conv2d(padded, weights.view(1, 1, 1, -1))
-        soft = F.conv2d(rows, weights.view(1, 1, -1, 1))[:, 0]
-    highest = soft.amax(dim=(1, 2), keepdim=True) if len(soft) else soft
-    return torch.where(highest > 0, soft / highest.clamp(min=torch.finfo(soft.dtype).tiny), soft)
+    smaller = min(masks.shape[1:])
+    if len(masks) == 0 or smaller == 0:
+        return soft
+    if smaller > 1:
+        fitting = max(min(kernel, smaller - 1 + smaller % 2), 3)
+        soft = _blur(soft, _gaussian(fitting, sigma))
+    highest = soft.amax(dim=(1, 2), keepdim=True)
+    return soft / torch.where(highest > 0, highest, 1)
 
 
-def positive_weight(targets: Tensor) -> Tensor:
-    """w = sum(1 - t) / (sum t + 1e-6) over all targets (n, h, w) of an image, a scalar without gradient."""
-    positive = targets.detach().sum()
-    return (targets.numel() - positive) / (positive + 1e-6)
-
-
-def soft_losses(logits: Tensor, targets: Tensor, weight: Tensor) -> CycleLoss:
-    """BCE with positive weight w, and Dice with w on the target in numerator and denominator.
+@torch.no_grad()
+def positive_weight(targets: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """Positive weight that balances soft targets, ``sum(1 - t) / (sum t + 1e-6)``, as one scalar over all of them.
 
     Args:
-        logits: (n, h, w).
-        targets: (n, h, w) in [0, 1].
-        weight: the scalar w.
+        targets: (n, H, W) in [0, 1].
+        ignore: boolean (H, W) or (n, H, W), pixels left out of both sums.
+
+    Returns:
+        Scalar without gradient, of the targets' type.
     """
+    if ignore is not None:
+        targets = targets.masked_fill(ignore, 0)
+    count = targets.numel() if ignore is None else (~ignore).expand_as(targets).sum()
+    positive = targets.sum(dtype=torch.float64)
+    return ((count - positive) / (positive + 1e-6)).to(targets.dtype)
+
+
+def _as_logits(responses: Tensor, scale: float | Tensor, shift: float | Tensor) -> Tensor:
+    is_identity = not isinstance(scale, Tensor) and not isinstance(shift, Tensor) and (scale, shift) == (1, 0)
+    return responses if is_identity else responses * scale + shift
+
+
+def token_to_mask(
+    maps: Tensor,
+    masks: Tensor,
+    *,
+    kernel: int = TOKEN_TO_MASK_KERNEL,
+    sigma: float = SIGMA,
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    ignore: Tensor | None = None,
+) -> CycleLoss:
+    """Compare the token-to-mask maps of one image with its softened masks.
+
+    Args:
+        maps: (n, H, W) in [0, 1], from `utils.geometry.tokens_to_map`.
+        masks: (n, H, W) boolean, none of them empty.
+        kernel: side of the target's Gaussian, in pixels.
+        sigma: standard deviation of the target's Gaussian, in pixels.
+        scale: factor that turns a map into logits.
+        shift: summand that turns a map into logits.
+        ignore: boolean (H, W) or (n, H, W), pixels left out of every sum.
+
+    Returns:
+        Weighted BCE and weighted Dice of each target.
+    """
+    targets = gaussian_target(masks, kernel, sigma)
+    weight = positive_weight(targets, ignore)
+    logits = _as_logits(maps, scale, shift)
     return CycleLoss(
-        bce=losses.binary_cross_entropy(logits, targets, positive_weight=weight),
-        dice=losses.dice(logits, targets * weight, smooth=SOFT_SMOOTH),
+        bce=losses.binary_cross_entropy(logits, targets, positive_weight=weight, ignore=ignore),
+        dice=losses.dice(logits, targets, TOKEN_TO_MASK_SMOOTH, positive_weight=weight, ignore=ignore),
     )
 
 
-def token_to_mask(maps: Tensor, masks: Tensor) -> CycleLoss:
-    """Token-to-mask: the map at the image's size against the softened mask.
+def mask_to_token(
+    responses: Tensor,
+    masks: Tensor,
+    view_side: int,
+    *,
+    kernel: int = MASK_TO_TOKEN_KERNEL,
+    sigma: float = SIGMA,
+    target_sampling: Literal["nearest", "area"] = "nearest",
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    ignore: Tensor | None = None,
+) -> CycleLoss:
+    """Compare the token responses of one image with its masks, softened on the token grid.
 
     Args:
-        maps: (n, H, W) token-to-mask maps in [0, 1].
-        masks: (n, H, W) boolean, all masks of the image: they share one positive weight.
+        responses: (n, P) in [0, 1], row-major over a square grid.
+        masks: (n, H, W) boolean, none of them empty.
+        view_side: side of the view the tokens come from.
+        kernel: side of the target's Gaussian, in patches.
+        sigma: standard deviation of the target's Gaussian, in patches.
+        target_sampling: how a mask reaches the grid, see `utils.geometry.masks_to_tokens`.
+        scale: factor that turns a response into a logit.
+        shift: summand that turns a response into a logit.
+        ignore: boolean (H, W); a patch is left out if at least half of it is ignored.
+
+    Returns:
+        BCE and Dice of each target.
+
+    Raises:
+        ValueError: if P is not a perfect square or `target_sampling` is unknown.
     """
-    targets = gaussian_target(masks, TOKEN_TO_MASK_KERNEL)
-    return soft_losses(maps, targets, positive_weight(targets))
-
-
-def mask_to_token(responses: Tensor, masks: Tensor, view_side: int) -> CycleLoss:
-    """Mask-to-token: the responses against the mask brought down to the patch grid and softened there.
-
-    Args:
-        responses: (n, P) spatial responses in [0, 1].
-        masks: (n, H, W) boolean.
-        view_side: side of the CLIP view in pixels.
-    """
-    grid = math.isqrt(responses.shape[1])
-    targets = gaussian_target(geometry.masks_to_tokens(masks, view_side, grid), MASK_TO_TOKEN_KERNEL)
-    logits = responses.view(-1, grid, grid)
-    return CycleLoss(bce=losses.binary_cross_entropy(logits, targets), dice=losses.dice(logits, targets))
+    grid = geometry.grid_side(responses.shape[1])
+    coarse = geometry.masks_to_tokens(masks, view_side, grid, mode=target_sampling)
+    targets = gaussian_target(coarse, kernel, sigma)
+    logits = _as_logits(responses, scale, shift).unflatten(1, (grid, grid))
+    left_out = None
+    if ignore is not None:
+        left_out = geometry.masks_to_tokens(ignore[None], view_side, grid, mode="area")[0] >= 0.5
+    return CycleLoss(
+        bce=losses.binary_cross_entropy(logits, targets, ignore=left_out),
+        dice=losses.dice(logits, targets, ignore=left_out),
+    )

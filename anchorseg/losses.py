@@ -1,43 +1,78 @@
-"""Losses of masks against targets: functional, one value for each target, no weights of terms.
+"""Mask losses, one value per target: binary cross entropy and Dice, hard, soft or weighted.
 
-Letters: n targets, h w the map's size.
+Unweighted and without a mean over targets: `anchorseg.objective` does both. Letters: n targets, H W size of a map.
 """
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
-SMOOTH = 1e-3
-"""Keeps Dice defined for empty masks (published as sums divided by 1000 with 1e-6)."""
-
-
-def binary_cross_entropy(logits: Tensor, targets: Tensor, *, positive_weight: Tensor | None = None) -> Tensor:
-    """Mean over the pixels of each target.
-
-    Args:
-        logits: (n, h, w).
-        targets: (n, h, w) in [0, 1].
-        positive_weight: scalar that multiplies the loss of the target's own pixels.
-
-    Returns:
-        (n,).
-    """
-    losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive_weight, reduction="none")
-    return losses.flatten(1).mean(dim=1)
+DICE_SMOOTH = 1e-3
+"""Smoothing of Dice, in pixels. The published code divides all sums by 1000 and adds 1e-6, which is the same."""
 
 
-def dice(logits: Tensor, targets: Tensor, *, smooth: float = SMOOTH) -> Tensor:
-    """1 - (2 sum(p t) + s) / (sum p + sum t + s) with p = sigmoid(logits) (arXiv 1606.04797).
+def _targets_like(logits: Tensor, targets: Tensor) -> Tensor:
+    assert logits.shape == targets.shape, f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ"
+    return targets.to(logits.dtype)
+
+
+def binary_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    positive_weight: Tensor | None = None,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Binary cross entropy of each target, the mean over its pixels.
 
     Args:
-        logits: (n, h, w).
-        targets: (n, h, w), at least 0.
-        smooth: s.
+        logits: (n, H, W).
+        targets: (n, H, W) in [0, 1] or boolean; float32 saves a copy.
+        positive_weight: scalar factor on the positive part, `t * log p`.
+        ignore: boolean (H, W) or (n, H, W), pixels left out of sum and count.
 
     Returns:
-        (n,).
+        (n,) float32; 0 where every pixel is ignored.
     """
-    probabilities, targets = logits.sigmoid().flatten(1), targets.flatten(1)
-    overlap = (probabilities * targets).sum(dim=1)
-    return 1 - (2 * overlap + smooth) / (probabilities.sum(dim=1) + targets.sum(dim=1) + smooth)
+    logits = logits.float()
+    losses = F.binary_cross_entropy_with_logits(
+        logits, _targets_like(logits, targets), pos_weight=positive_weight, reduction="none"
+    )
+    if ignore is None:
+        return losses.flatten(1).mean(dim=1)
+    kept = (~ignore).expand_as(losses).flatten(1).sum(dim=1)
+    return losses.masked_fill(ignore, 0).flatten(1).sum(dim=1) / kept.clamp(min=1)
+
+
+def dice(
+    logits: Tensor,
+    targets: Tensor,
+    smooth: float = DICE_SMOOTH,
+    *,
+    positive_weight: Tensor | None = None,
+    ignore: Tensor | None = None,
+) -> Tensor:
+    """Dice loss of each target, ``1 - (2 sum(p w t) + smooth) / (sum p + sum(w t) + smooth)`` with p = sigmoid(logits).
+
+    Args:
+        logits: (n, H, W).
+        targets: (n, H, W) in [0, 1] or boolean; float32 saves a copy.
+        smooth: keeps an empty target with an empty prediction at 0 instead of 0 / 0.
+        positive_weight: scalar factor w on the target, 1 by default.
+        ignore: boolean (H, W) or (n, H, W), pixels left out of every sum.
+
+    Returns:
+        (n,) float32. In [0, 1] without weight; with one it can leave that range.
+    """
+    probabilities = logits.float().sigmoid()
+    targets = _targets_like(probabilities, targets)
+    if ignore is not None:
+        probabilities = probabilities.masked_fill(ignore, 0)
+        targets = targets.masked_fill(ignore, 0)
+    shared = (probabilities * targets).flatten(1).sum(dim=1)
+    wanted = targets.flatten(1).sum(dim=1)
+    if positive_weight is not None:
+        shared, wanted = shared * positive_weight, wanted * positive_weight
+    given = probabilities.flatten(1).sum(dim=1)
+    return 1 - (2 * shared + smooth) / (given + wanted + smooth)

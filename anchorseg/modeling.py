@@ -137,7 +137,9 @@ class AnchorSegModel(PreTrainedModel):
         Raises:
             CheckpointError: naming the tensors.
         """
-        model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+        model, info = super().from_pretrained(
+            folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
         problems = {
             "missing": sorted(info["missing_keys"]),
             "unknown": sorted(info["unexpected_keys"]),

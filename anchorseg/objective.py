@@ -82,11 +82,21 @@ class Objective:
         }
         prior = segmentation.prior
         if prior is not None and self.method.token_to_mask:
-            found = cycle.token_to_mask(prior.maps[image][present], truth)
+            found = cycle.token_to_mask(
+                prior.maps[image][present], truth, scale=self.method.cycle_scale, shift=self.method.cycle_shift
+            )
             terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
         if prior is not None and self.method.mask_to_token:
             responses = prior.responses[segmentation.target_images == image][present].float()
-            found = cycle.mask_to_token(responses, truth, self.clip_side)
+            found = cycle.mask_to_token(
+                responses,
+                truth,
+                self.clip_side,
+                sigma=self.method.token_sigma,
+                target_sampling=self.method.token_target,
+                scale=self.method.cycle_scale,
+                shift=self.method.cycle_shift,
+            )
             terms |= {"m2t_bce": found.bce, "m2t_dice": found.dice}
         return terms
 

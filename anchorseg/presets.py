@@ -47,10 +47,10 @@ def tiny(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:
     clip = {
         "hidden_size": 128,
         "intermediate_size": 320,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "image_size": 112,
-        "patch_size": 8,
+        "image_size": 120,
+        "patch_size": 12,
         "projection_dim": 128,
     }
     sam = SamSizes(
@@ -67,7 +67,8 @@ def tiny(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:
         decoder_mlp=128,
         iou_head_width=64,
     )
-    return _llava(clip, _llama(128, 352, 4, 4), vocabulary, -1), sam
+    llama = {**_llama(128, 352, 4, 4), "initializer_range": 0.05}  # a narrow model needs a wider start than 0.02
+    return _llava(clip, llama, vocabulary, -1), sam
 
 
 def seven_b(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:

@@ -72,6 +72,12 @@ class TrainSettings:
     padding_attention: Literal["zero", "plain"] = setting(
         "zero", help="attention output of padding patches", group=METHOD
     )
+    token_sigma: float = setting(7.0, help="softness of the mask-to-token target, in patches", above=0, group=METHOD)
+    token_target: Literal["nearest", "area"] = setting(
+        "nearest", help="how a mask reaches the patch grid", group=METHOD
+    )
+    cycle_scale: float = setting(1.0, help="cycle logits are scale * r + shift", above=0, group=METHOD)
+    cycle_shift: float = setting(0.0, help="cycle logits are scale * r + shift", group=METHOD)
 
     exp_name: str = setting("anchorseg", help="name of the run", group=RUN)
     log_base_dir: str = setting("./runs", help="folder of all runs", group=RUN)

@@ -144,6 +144,13 @@ class SamBackbone(nn.Module):
         embedding = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         return embedding.expand(count, -1, self.sizes.grid, self.sizes.grid)
 
+    def position_encoding(self) -> Tensor:
+        """SAM's encoding of the grid's positions, (1, C, G, G) float32 whatever the type of the weights."""
+        layer = self.prompt_encoder.pe_layer
+        name = "positional_encoding_gaussian_matrix"
+        size = (self.sizes.grid, self.sizes.grid)
+        return functional_call(layer, {name: getattr(layer, name).float()}, (size,)).unsqueeze(0)
+
     def decode(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
         """Decode masks from conditioned features and the query bank (paper, Eq. 8).
 
@@ -164,7 +171,7 @@ class SamBackbone(nn.Module):
         # over an image of zeros, which gives the same sum and lets targets of several images share the call.
         arguments = {
             "image_embeddings": features.new_zeros(1, *features.shape[1:]),
-            "image_pe": self.prompt_encoder.get_dense_pe().to(features.dtype),
+            "image_pe": self.position_encoding().to(features.dtype),
             "sparse_prompt_embeddings": queries,
             "dense_prompt_embeddings": features,
             "multimask_output": multimask,

@@ -1,119 +1,207 @@
-"""Every resize, pad and crop between image, SAM view, CLIP view and token grid.
+"""Geometry: every resize, pad and crop between an image, its two views and the token grid.
 
-Letters: n maps or masks, P image tokens, H W original size. Sizes are (height, width).
+An image of any size reaches the networks as a square *view*: its longest side scaled to the view's side, then zeros
+on the right and at the bottom. Letters: n targets, P image tokens, H W original image size.
+Sizes are (height, width).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 Size = tuple[int, int]
-Channels = tuple[float, float, float]
 
-SAM_MEAN: Channels = (123.675, 116.28, 103.53)
-SAM_STD: Channels = (58.395, 57.12, 57.375)
-CLIP_MEAN: Channels = (0.48145466 * 255, 0.4578275 * 255, 0.40821073 * 255)
-CLIP_STD: Channels = (0.26862954 * 255, 0.26130258 * 255, 0.27577711 * 255)
-"""Means and deviations of RGB channels on the scale 0 to 255."""
+SAM_MEAN = (123.675, 116.28, 103.53)
+SAM_STD = (58.395, 57.12, 57.375)
+CLIP_MEAN = (122.7709383, 116.7460125, 104.09373615)
+CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
+"""Statistics of RGB pixels on the scale 0-255."""
 
 
 @dataclass(frozen=True)
 class View:
-    """An image as a backbone sees it: pixels (3, side, side) float32, and the (h, w) of its content, top left."""
+    """An image as a network takes it.
+
+    Attributes:
+        pixels: (3, side, side) float32, normalised, zero right of and below the content.
+        size: (h, w) of the content.
+    """
 
     pixels: Tensor
     size: Size
 
 
 def longest_side_size(size: Size, longest: int) -> Size:
-    """Size after scaling the longest side to `longest`, each side rounded by int(x + 0.5)."""
+    """Size after scaling the longest side to `longest`, rounded half up; a side never falls below 1."""
     scale = longest / max(size)
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+    height, width = (max(int(side * scale + 0.5), 1) for side in size)
+    return height, width
 
 
 def resize_longest_side(image: np.ndarray, longest: int) -> np.ndarray:
-    """Resize an (H, W, 3) uint8 image so that its longest side is `longest` (PIL bilinear, antialiased)."""
-    height, width = longest_side_size((image.shape[0], image.shape[1]), longest)
-    return np.asarray(Image.fromarray(image).resize((max(width, 1), max(height, 1)), Image.Resampling.BILINEAR))
-
-
-def make_view(image: np.ndarray, side: int, mean: Channels, std: Channels) -> View:
-    """Resize the longest side to `side`, normalise, pad with zeros right and bottom.
+    """Resize so that the longest side is `longest`: bilinear with antialias, on whole grey levels.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        side: of the square view in pixels.
-        mean: of each channel, 0 to 255.
-        std: of each channel, 0 to 255.
+        image: (H, W, 3) uint8.
+        longest: side in pixels.
+
+    Returns:
+        (h, w, 3) uint8.
+
+    Raises:
+        ValueError: if the image is not (H, W, 3) uint8.
     """
-    resized = torch.from_numpy(resize_longest_side(image, side).copy()).permute(2, 0, 1).float()
-    content = (resized - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    height, width = content.shape[1:]
-    return View(F.pad(content, (0, side - width, 0, side - height)), (height, width))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"An image is {image.shape} {image.dtype}: convert it to RGB, (H, W, 3) uint8.")
+    height, width = longest_side_size(image.shape[:2], longest)
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def normalise_and_pad(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Subtract `mean`, divide by `std`, then pad right and bottom; padding is 0 after normalisation.
+
+    Args:
+        image: (h, w, 3) uint8 with h, w <= side.
+        side: side of the square result.
+        mean: three values on the scale 0-255.
+        std: three values on the scale 0-255.
+
+    Returns:
+        (3, side, side) float32.
+    """
+    height, width = image.shape[:2]
+    assert max(height, width) <= side, f"content of {height} x {width} does not fit a view of side {side}"
+    pixels = torch.zeros(3, side, side)
+    content = pixels[:, :height, :width]
+    content.copy_(torch.from_numpy(image).permute(2, 0, 1))
+    content.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    return pixels
+
+
+def make_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> View:
+    """Turn an (H, W, 3) uint8 RGB image into a square view."""
+    resized = resize_longest_side(image, side)
+    height, width = resized.shape[:2]
+    return View(pixels=normalise_and_pad(resized, side, mean, std), size=(height, width))
 
 
 def patch_validity(size: Size, side: int, grid: int) -> Tensor:
-    """(grid * grid,) boolean: whether a patch's top-left pixel lies in the content of size (h, w)."""
-    corners = torch.arange(grid) * side // grid
-    return ((corners < size[0]).unsqueeze(1) & (corners < size[1]).unsqueeze(0)).flatten()
-
-
-def _bilinear(maps: Tensor, size: Size, *, antialias: bool = False) -> Tensor:
-    return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False, antialias=antialias)[:, 0]
-
-
-def _view_to_image(maps: Tensor, side: int, content: Size, original: Size) -> Tensor:
-    """Maps (n, h, w) of a square view -> (n, H, W): to the view's pixels, cut the padding off, to the image."""
-    if len(maps) == 0:
-        return maps.new_zeros(0, *original)
-    return _bilinear(_bilinear(maps, (side, side))[:, : content[0], : content[1]], original)
-
-
-def tokens_to_map(responses: Tensor, view_side: int, content: Size, original: Size) -> Tensor:
-    """The token-to-mask map: responses (n, P), row-major over the patch grid, at the image's size (n, H, W).
+    """Which patches of a view show content: those whose top-left pixel lies in it.
 
     Args:
-        responses: (n, P) with P a square number.
-        view_side: side of the CLIP view.
-        content: (h, w) of the image inside the view.
-        original: (H, W).
+        size: (h, w) of the content.
+        side: side of the view.
+        grid: patches along a side.
+
+    Returns:
+        (grid * grid,) bool, row-major.
+    """
+    corners = torch.arange(grid) * side // grid
+    return ((corners < size[0])[:, None] & (corners < size[1])[None, :]).flatten()
+
+
+def grid_side(num_tokens: int) -> int:
+    """Patches along a side of the square grid that `num_tokens` image tokens fill.
 
     Raises:
-        ValueError: if P is not a square number.
+        ValueError: if `num_tokens` is not a perfect square.
     """
-    grid = math.isqrt(responses.shape[1])
-    if grid * grid != responses.shape[1]:
-        raise ValueError(f"{responses.shape[1]} image tokens are not a square grid; P must be a square such as 576")
-    return _view_to_image(responses.view(-1, grid, grid), view_side, content, original)
+    grid = math.isqrt(num_tokens)
+    if grid * grid != num_tokens:
+        raise ValueError(f"{num_tokens} image tokens do not fill a square grid: give one response per patch.")
+    return grid
 
 
-def upscale_masks(low_resolution: Tensor, view_side: int, content: Size, original: Size) -> Tensor:
-    """Low-resolution mask logits (n, M, M) of the SAM view at the image's size, (n, H, W) float32."""
-    return _view_to_image(low_resolution.float(), view_side, content, original)
+def _resize(maps: Tensor, size: Size, *, antialias: bool = False) -> Tensor:
+    """Bilinear (n, h, w) -> (n, *size) in float32, pixel centres aligned."""
+    stacked = maps.float()[:, None]
+    return F.interpolate(stacked, size, mode="bilinear", align_corners=False, antialias=antialias)[:, 0]
 
 
-def image_to_view(maps: Tensor, side: int) -> Tensor:
-    """Maps (n, H, W) on a square view (n, side, side): antialiased bilinear to the longest side, zero padding."""
-    height, width = longest_side_size((maps.shape[1], maps.shape[2]), side)
-    height, width = max(height, 1), max(width, 1)
-    if len(maps) == 0:
-        return maps.new_zeros(0, side, side)
-    return F.pad(_bilinear(maps, (height, width), antialias=True), (0, side - width, 0, side - height))
+def _pad_to_square(maps: Tensor, side: int) -> Tensor:
+    return F.pad(maps, (0, side - maps.shape[-1], 0, side - maps.shape[-2]))
 
 
-def map_to_prompt(maps: Tensor, side: int) -> Tensor:
-    """Token-to-mask maps (n, H, W) as SAM mask prompts (n, 1, side, side)."""
-    return image_to_view(maps, side).unsqueeze(1)
+def tokens_to_map(responses: Tensor, view_side: int, content_size: Size, original_size: Size) -> Tensor:
+    """Spread one response per image token over the original image: the token-to-mask map (paper, section 3.3).
+
+    Grid -> bilinear to the view -> crop to its content -> bilinear to the image.
+
+    Args:
+        responses: (n, P), row-major over a square grid.
+        view_side: side of the view the tokens come from.
+        content_size: (h, w) of the view's content.
+        original_size: (H, W).
+
+    Returns:
+        (n, H, W) float32.
+
+    Raises:
+        ValueError: if P is not a perfect square.
+    """
+    grid = grid_side(responses.shape[1])
+    view = _resize(responses.unflatten(1, (grid, grid)), (view_side, view_side))
+    return _resize(view[:, : content_size[0], : content_size[1]], original_size)
 
 
-def masks_to_tokens(masks: Tensor, view_side: int, grid: int) -> Tensor:
-    """Masks (n, H, W) on the patch grid (n, grid, grid): onto the CLIP view, then the nearest pixel of each patch."""
-    view = image_to_view(masks.float(), view_side)
-    return F.interpolate(view.unsqueeze(1), (grid, grid), mode="nearest")[:, 0]
+def map_to_prompt(maps: Tensor, side: int = 256) -> Tensor:
+    """Shrink (n, H, W) maps to SAM's mask prompt (n, 1, side, side): antialiased, zeros right and below."""
+    size = longest_side_size((maps.shape[1], maps.shape[2]), side)
+    return _pad_to_square(_resize(maps, size, antialias=True), side)[:, None]
+
+
+def masks_to_tokens(
+    masks: Tensor, view_side: int, grid: int, *, mode: Literal["nearest", "area"] = "nearest"
+) -> Tensor:
+    """Carry masks to the token grid: the way back of `tokens_to_map`.
+
+    Antialiased bilinear to the view's content, zero padding, then one value per patch. The resize to the view takes
+    one mask at a time, so that no float copy of all full-size masks exists at once.
+
+    Args:
+        masks: (n, H, W), boolean or 0 and 1.
+        view_side: side of the view.
+        grid: patches along a side.
+        mode: "nearest" samples a patch's top-left pixel, as published, and misses objects between these pixels;
+            "area" averages the patch and misses none.
+
+    Returns:
+        (n, grid, grid) float32 in [0, 1].
+
+    Raises:
+        ValueError: if `mode` is neither.
+    """
+    if mode not in ("nearest", "area"):
+        raise ValueError(f"The sampling mode {mode!r} is unknown: choose 'nearest' or 'area'.")
+    size = longest_side_size((masks.shape[1], masks.shape[2]), view_side)
+    content = masks.new_zeros((len(masks), *size), dtype=torch.float32)
+    for row, mask in enumerate(masks):
+        content[row] = _resize(mask[None], size, antialias=True)[0]
+    return F.interpolate(_pad_to_square(content, view_side)[:, None], (grid, grid), mode=mode)[:, 0]
+
+
+def upscale_masks(low_res: Tensor, sam_side: int, sam_content_size: Size, original_size: Size) -> Tensor:
+    """Bring SAM's mask logits to the original image, in float32 whatever their precision.
+
+    Bilinear to the SAM view -> crop to its content -> bilinear to the image.
+
+    Args:
+        low_res: (n, h, w) logits over the whole view.
+        sam_side: side of the SAM view.
+        sam_content_size: (h, w) of the view's content.
+        original_size: (H, W).
+
+    Returns:
+        (n, H, W) float32 logits.
+    """
+    view = _resize(low_res, (sam_side, sam_side))
+    return _resize(view[:, : sam_content_size[0], : sam_content_size[1]], original_size)

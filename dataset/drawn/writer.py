@@ -1,0 +1,119 @@
+"""Writer of the drawn scenes: ReasonSeg's folders, image and annotation files, reproducible from a seed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset.drawn.layout import Scene, draw_scene
+from dataset.drawn.queries import Query, draw_query
+from utils.errors import DataError
+from utils.files import write_json
+from utils.seeding import generator_for
+
+FOLDER = Path("reason_seg") / "ReasonSeg"
+MANIFEST = "scenes.json"
+VERSION = 1
+SPLITS = ("train", "val", "test")
+REASONS = {
+    "attribute": "It is the one with this colour and shape.",
+    "function": "It is made for this.",
+    "superlative": "No other object in the picture is more so.",
+    "relation": "It stands there.",
+    "several": "They are alike in this.",
+}
+"""Explanations by kind of query."""
+
+
+def make_scene(seed: int, split: str, index: int) -> tuple[Scene, Query]:
+    """Scene `index` of a split and its query: a pure function of the three."""
+    rng = generator_for(seed, split, index)
+    while True:
+        scene = draw_scene(rng)
+        query = draw_query(rng, scene.objects, max(scene.image.shape[:2]), split)
+        if query.texts:
+            return scene, query
+
+
+def annotation(scene: Scene, query: Query, image_name: str) -> dict[str, object]:
+    """The scene's annotation in ReasonSeg's form; `query_kind` is extra."""
+    shapes = [
+        {
+            "label": "target",
+            "labels": ["target"],
+            "shape_type": "polygon",
+            "image_name": image_name,
+            "points": scene.objects[index].polygon.tolist(),
+            "group_id": None,
+            "group_ids": [None],
+            "flags": {},
+        }
+        for index in query.targets
+    ]
+    return {
+        "text": list(query.texts),
+        "is_sentence": query.is_sentence,
+        "shapes": shapes,
+        "query_kind": query.kind,
+    }
+
+
+def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[str, str]]:
+    """Write the scenes that are not there yet; return explanations of every tenth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    explanations = []
+    for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
+        name = f"{split}_{index:05d}"
+        image_path, text_path = folder / f"{name}.jpg", folder / f"{name}.json"
+        if split == "train" and index % 10 == 0 or not text_path.is_file():
+            scene, query = make_scene(seed, split, index)
+            if split == "train" and index % 10 == 0:
+                explanations.append({"query": query.texts[0], "outputs": REASONS[query.kind], "image": f"{name}.jpg",
+                                     "json": f"{name}.json"})  # fmt: skip
+            _, encoded = cv2.imencode(
+                ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]
+            )
+            image_path.write_bytes(np.asarray(encoded).tobytes())
+            # The annotation is written last and in one move, so that it vouches for its image after a kill.
+            write_json(text_path, annotation(scene, query, image_path.name))
+    return explanations
+
+
+def write_scenes(root: str | Path, *, counts: dict[str, int], seed: int) -> bool:
+    """Write a dataset of drawn scenes in ReasonSeg's layout.
+
+    Args:
+        root: the folder that will hold `reason_seg/`.
+        counts: scenes of each split.
+        seed: of all scenes.
+
+    Returns:
+        False if the same scenes were there already.
+
+    Raises:
+        DataError: if the folder holds other files; nothing is overwritten.
+    """
+    folder = Path(root) / FOLDER
+    manifest = {"version": VERSION, "seed": seed, "counts": counts, "complete": True}
+    path = folder / MANIFEST
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found == manifest:
+            return False
+        if {**found, "complete": True} != manifest:
+            raise DataError(str(path), f"the folder holds other scenes ({found}); give a new folder")
+    elif folder.exists() and any(folder.iterdir()):
+        raise DataError(str(folder), "the folder holds files that are not drawn scenes; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**manifest, "complete": False})
+    explanations: list[dict[str, str]] = []
+    for split in SPLITS:
+        explanations += _write_split(folder / split, split, counts[split], seed)
+    (folder / "explanatory").mkdir(exist_ok=True)
+    write_json(folder / "explanatory" / "train.json", explanations)
+    write_json(path, manifest)
+    return True

@@ -1,0 +1,69 @@
+"""The training stream: the same for any number of ranks and workers, bad records counted."""
+
+import numpy as np
+import pytest
+
+from dataset.mixture import DrawOrder, Mixture, SkipCounter
+from tests.conftest import make_sample
+from utils.errors import DataError
+
+
+class Source:
+    """Records that are bad at given indices."""
+
+    def __init__(self, length: int, bad: frozenset[int] = frozenset()) -> None:
+        self.length, self.bad = length, bad
+
+    def __len__(self) -> int:
+        return self.length
+
+    def training_sample(self, index: int, rng: np.random.Generator):
+        if index in self.bad:
+            raise DataError(f"record {index}", "it is broken")
+        return make_sample(index * 1000 + int(rng.integers(1000)))
+
+
+def names(mixture: Mixture, draws) -> list[str]:
+    return [mixture[draw].sample.record for draw in draws]
+
+
+def test_a_draw_is_a_function_of_seed_and_index():
+    sources = [("a", Source(7)), ("b", Source(5))]
+    first, again = (Mixture(sources, [1, 2], seed=3) for _ in range(2))
+    assert names(first, range(20)) == names(again, range(20))
+    assert names(first, range(20)) != names(Mixture(sources, [1, 2], seed=4), range(20))
+    assert names(first, [11]) == names(again, range(20))[11:12]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_ranks_share_the_draws_without_overlap(world):
+    micro = 12 // world
+    orders = [DrawOrder(batch_size=2, rank=rank, world=world, start=0, stop=micro) for rank in range(world)]
+    dealt = sorted(draw for order in orders for batch in order for draw in batch)
+    assert dealt == list(range(24))
+    late = DrawOrder(batch_size=2, rank=0, world=world, start=2, stop=micro)
+    assert list(late) == list(orders[0])[2:]
+
+
+def test_rates_and_names_must_agree():
+    with pytest.raises(ValueError, match="names 1 dataset"):
+        Mixture([("a", Source(3))], [1, 2], seed=0)
+    with pytest.raises(ValueError, match="not all zero"):
+        Mixture([("a", Source(3))], [0], seed=0)
+
+
+def test_bad_records_are_replaced_and_reported():
+    mixture = Mixture([("a", Source(10, frozenset({3})))], [1], seed=0)
+    drawn = [mixture[draw] for draw in range(60)]
+    skipped = [reason for draw in drawn for reason in draw.skipped]
+    assert skipped and set(skipped) == {"a: it is broken [record 3]"}
+    counter = SkipCounter(max_share=0.5, grace=10)
+    assert counter.add(skipped) == skipped[:1]
+    assert counter.reasons == {"a: it is broken": len(skipped)}
+    counter.check(60)
+    with pytest.raises(DataError, match="more than 1%"):
+        strict = SkipCounter()
+        strict.add(skipped)
+        strict.check(150)
+    with pytest.raises(DataError, match="20 unreadable records in a row"):
+        Mixture([("a", Source(2, frozenset({0, 1})))], [1], seed=0)[0]
