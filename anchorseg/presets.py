@@ -46,19 +46,19 @@ def tiny(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:
     """A miniature of the same classes, for a CPU; nothing in it is pretrained."""
     clip = {
         "hidden_size": 128,
-        "intermediate_size": 320,
+        "intermediate_size": 256,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "image_size": 120,
+        "image_size": 96,
         "patch_size": 12,
         "projection_dim": 128,
     }
     sam = SamSizes(
-        image_size=256,
-        patch_size=16,
-        encoder_width=96,
+        image_size=192,
+        patch_size=12,
+        encoder_width=64,
         encoder_depth=2,
-        encoder_heads=3,
+        encoder_heads=2,
         global_attention=(1,),
         window_size=8,
         prompt_width=64,
@@ -67,7 +67,7 @@ def tiny(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:
         decoder_mlp=128,
         iou_head_width=64,
     )
-    llama = {**_llama(128, 352, 4, 4), "initializer_range": 0.05}  # a narrow model needs a wider start than 0.02
+    llama = {**_llama(128, 256, 3, 4), "initializer_range": 0.05}  # a narrow model needs a wider start than 0.02
     return _llava(clip, llama, vocabulary, -1), sam
 
 

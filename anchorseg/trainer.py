@@ -68,6 +68,30 @@ def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
     }
 
 
+class _Window:
+    """Means and speed of the steps since the last logged line."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+        self._timed = 0
+        self._began = time.perf_counter()
+
+    def add(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value)
+        self._timed += 1
+
+    def restart_clock(self) -> None:
+        """Leave validation out of the speed."""
+        self._timed, self._began = 0, time.perf_counter()
+
+    def means(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self._values.items()}
+
+    def steps_per_second(self) -> float:
+        return self._timed / (time.perf_counter() - self._began)
+
+
 class Trainer:
     """One run.
 
@@ -112,18 +136,17 @@ class Trainer:
         bar = tqdm(
             total=settings.total_steps, initial=progress.step, disable=not is_main(), unit="step", dynamic_ncols=True
         )
-        seen, began = 0, time.perf_counter()
+        window = _Window()
         for step in range(progress.step + 1, settings.total_steps + 1):
-            terms, rate = self._step(step, batches)
-            seen += settings.batch_size * settings.grad_accumulation_steps * world_size()
+            window.add(self._step(step, batches))
             bar.update()
-            if step % settings.print_freq == 0 or step == settings.total_steps:
-                values = {**terms, "lr": rate, "images_per_second": seen / (time.perf_counter() - began)}
-                self._log(folder, bar, step, values)
-                seen, began = 0, time.perf_counter()
-            if step % settings.validation_interval == 0 or step == settings.total_steps:
+            last = step == settings.total_steps
+            if step % settings.print_freq == 0 or last:
+                self._log(folder, bar, step, window)
+                window = _Window()
+            if step % settings.validation_interval == 0 or last:
                 progress = self._validate_and_save(folder, step, progress)
-                seen, began = 0, time.perf_counter()
+                window.restart_clock()
         bar.close()
         return progress
 
@@ -144,7 +167,7 @@ class Trainer:
         )
         return training_batches(self.mixture, self.collator, order, settings.workers)
 
-    def _step(self, step: int, batches: Iterator[tuple[Batch, tuple[str, ...]]]) -> tuple[dict[str, float], float]:
+    def _step(self, step: int, batches: Iterator[tuple[Batch, tuple[str, ...]]]) -> dict[str, float]:
         settings = self.settings
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup_steps, total=settings.total_steps)
         for group in self.optimizer.param_groups:
@@ -159,7 +182,7 @@ class Trainer:
             for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
                 sums.setdefault(name, []).append(value)
         self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
-        return self._mean_over_ranks(sums), rate
+        return {**self._mean_over_ranks(sums), "lr": rate}
 
     def _micro_step(self, step: int, micro: int, batch: Batch) -> Losses:
         seed_torch(self.settings.seed, "dropout", micro)
@@ -178,7 +201,10 @@ class Trainer:
                 merged.setdefault(name, []).extend(values)
         return {name: sum(values) / len(values) for name, values in merged.items()}
 
-    def _log(self, folder: RunFolder, bar: tqdm, step: int, values: dict[str, float]) -> None:
+    def _log(self, folder: RunFolder, bar: tqdm, step: int, window: _Window) -> None:
+        settings = self.settings
+        images = settings.batch_size * settings.grad_accumulation_steps * world_size()
+        values = {**window.means(), "images_per_second": images * window.steps_per_second()}
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         values["skipped"] = sum(self.skips.reasons.values())
         folder.log(step, {f"train/{name}": value for name, value in values.items()})

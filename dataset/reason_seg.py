@@ -23,6 +23,7 @@ from dataset.templates import (
     EVALUATION_PHRASE,
     EVALUATION_SENTENCE,
     EXPLANATION_REQUESTS,
+    PHRASE_ANSWERS,
     PHRASE_QUESTIONS,
     SENTENCE_QUESTIONS,
 )
@@ -188,11 +189,13 @@ class ReasonSeg:
     def _turn(
         text: str, is_sentence: bool, kind: str, explanation: Explanation | None, rng: np.random.Generator
     ) -> Turn:
-        before, after = ANSWERS[rng.integers(len(ANSWERS))]
-        answer: tuple[AnswerPart, ...] = (before, TargetSlot(0), after)
+        text = text if is_sentence else text.lower()
+        answers = ANSWERS if is_sentence else PHRASE_ANSWERS
+        before, after = answers[rng.integers(len(answers))]
+        before = before.format(text=text)
         if kind == "mask" or explanation is None:
             bank = SENTENCE_QUESTIONS if is_sentence else PHRASE_QUESTIONS
-            return Turn(bank[rng.integers(len(bank))].format(text=text if is_sentence else text.lower()), answer)
+            return Turn(bank[rng.integers(len(bank))].format(text=text), (before, TargetSlot(0), after))
         if kind == "text":
             return Turn(text, (explanation.outputs,))
         request = EXPLANATION_REQUESTS[rng.integers(len(EXPLANATION_REQUESTS))]

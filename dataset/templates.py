@@ -29,6 +29,18 @@ ANSWERS: tuple[tuple[str, str], ...] = (
 )
 """Text before and after a target's query bank."""
 
+PHRASE_ANSWERS: tuple[tuple[str, str], ...] = (
+    *ANSWERS,
+    ("It is {text}:", "."),
+    ("Sure, {text} is", "."),
+    ("Sure, it is {text}:", "."),
+    ("Here is {text}:", "."),
+    ("This is {text}:", "."),
+    ("The mask of {text} is", "."),
+    ("Here is the mask of {text}:", "."),
+)
+"""Answers to a phrase, which they may repeat."""
+
 EXPLANATION_REQUESTS: tuple[str, ...] = (
     "Please output segmentation mask and explain why.",
     "Please give the mask and the reason.",

@@ -10,7 +10,7 @@ import numpy as np
 from dataset.masks import fill_polygon
 from dataset.drawn.objects import COLOURS, KINDS, SceneObject, draw_object, silhouette
 
-SIZES: tuple[tuple[int, int], ...] = ((192, 256), (256, 192), (224, 224), (160, 256), (208, 256), (256, 208))
+SIZES: tuple[tuple[int, int], ...] = ((144, 192), (192, 144), (168, 168), (128, 192), (160, 192), (192, 160))
 """(height, width) of scenes."""
 
 BACKGROUNDS: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = (
@@ -22,7 +22,7 @@ BACKGROUNDS: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = (
 )
 """Pairs of muted colours, wall or sky above and floor or meadow below."""
 
-SMALLEST, LARGEST = 0.09, 0.19
+SMALLEST, LARGEST = 0.1, 0.2
 """Half size of an object as a share of the shorter side."""
 
 

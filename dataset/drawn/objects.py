@@ -13,16 +13,14 @@ from dataset.masks import fill_polygon
 Colour = tuple[int, int, int]
 
 COLOURS: dict[str, Colour] = {
-    "red": (214, 40, 40),
-    "orange": (245, 135, 20),
-    "yellow": (250, 215, 45),
-    "green": (45, 160, 70),
-    "blue": (35, 90, 215),
-    "purple": (140, 60, 180),
-    "pink": (250, 135, 190),
-    "brown": (120, 72, 35),
+    "red": (222, 38, 38),
+    "yellow": (250, 212, 35),
+    "green": (40, 165, 70),
+    "blue": (30, 95, 225),
+    "purple": (150, 55, 190),
+    "black": (52, 52, 58),
 }
-"""Names and RGB of the eight colours."""
+"""Names and RGB of the six colours."""
 
 
 def _circle(count: int = 30) -> np.ndarray:
@@ -34,13 +32,6 @@ def _star() -> np.ndarray:
     angle = -np.pi / 2 + np.arange(10) * np.pi / 5
     reach = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
     return np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1)
-
-
-def _heart() -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    x = 16 * np.sin(t) ** 3
-    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x / 17, y / 17], axis=1)
 
 
 def _umbrella() -> np.ndarray:
@@ -63,14 +54,6 @@ def _fish() -> np.ndarray:
     return np.concatenate([body, [(1.0, -0.6), (0.82, 0.0), (1.0, 0.6)]])
 
 
-def _leaf() -> np.ndarray:
-    t = np.linspace(0, np.pi, 14)
-    right = np.stack([0.62 * np.sin(t) ** 0.8, -np.cos(t) * 0.8 - 0.2], axis=1)
-    left = right[::-1] * np.array([-1, 1])
-    stem = np.array([(0.07, 0.6), (0.14, 1.0), (-0.02, 1.0), (-0.07, 0.6)])
-    return np.concatenate([right, stem, left])
-
-
 def _key() -> np.ndarray:
     angle = np.linspace(0.3, 2 * np.pi - 0.3, 22)
     head = np.stack([-0.55 + 0.45 * np.cos(angle), 0.45 * np.sin(angle)], axis=1)
@@ -83,21 +66,15 @@ def _candle() -> np.ndarray:
     return np.array([(-0.34, 1.0), (-0.34, -0.3), *flame, (0.34, -0.3), (0.34, 1.0)])
 
 
-def _boat() -> np.ndarray:
-    return np.array([(-1.0, 0.35), (-0.05, 0.35), (-0.05, 0.2), (-0.7, 0.2), (-0.02, -1.0), (0.06, -1.0), (0.72, 0.2),
-                     (0.06, 0.2), (0.06, 0.35), (1.0, 0.35), (0.66, 0.85), (-0.66, 0.85)])  # fmt: skip
-
-
 TENT = np.array([(0.0, -0.8), (0.1, -0.8), (1.0, 0.75), (-1.0, 0.75)])
-BOX = np.array([(0.0, -0.95), (0.85, -0.55), (0.85, 0.45), (0.0, 0.95), (-0.85, 0.45), (-0.85, -0.55)])
 
 
 @dataclass(frozen=True)
 class Detail:
-    """A mark inside the silhouette: polygon or open line in unit coordinates, as a share of the colour's brightness."""
+    """A mark inside the silhouette: polygon or open line in unit coordinates, of its own colour or a shade of the object's."""
 
     points: tuple[tuple[float, float], ...]
-    shade: float
+    shade: float = 1.0
     filled: bool = True
     colour: Colour | None = None
 
@@ -115,62 +92,41 @@ def _ring(x: float, y: float, radius: float) -> tuple[tuple[float, float], ...]:
 
 
 KINDS: dict[str, Kind] = {
-    "ball": Kind(
-        _circle,
-        (
-            Detail(((-1.0, -0.2), (-0.4, -0.02), (0.4, -0.02), (1.0, -0.2)), 0.6, filled=False),
-            Detail(((-1.0, 0.2), (-0.4, 0.38), (0.4, 0.38), (1.0, 0.2)), 0.6, filled=False),
-        ),
-    ),
+    "ball": Kind(_circle, (Detail(((-1.1, -0.36), (1.1, -0.36), (1.1, 0.36), (-1.1, 0.36)), colour=(248, 248, 248)),)),
     "umbrella": Kind(
         _umbrella,
         (
-            Detail(((0.0, -0.9), (-0.3, -0.4), (-0.33, 0.1)), 0.65, filled=False),
-            Detail(((0.0, -0.9), (0.3, -0.4), (0.33, 0.1)), 0.65, filled=False),
+            Detail(((0.0, -0.95), (-0.4, -0.3), (-0.36, 0.12), (0.36, 0.12), (0.4, -0.3)), colour=(60, 215, 225)),
+            Detail(((0.0, 0.05), (0.0, 0.9)), shade=0.55, filled=False),
         ),
     ),
-    "cup": Kind(_cup, (Detail(((-0.78, -0.8), (0.43, -0.8), (0.41, -0.58), (-0.75, -0.58)), 0.6), )),
-    "tent": Kind(lambda: TENT, (Detail(((0.05, -0.5), (0.32, 0.75), (-0.22, 0.75)), 0.42),)),
+    "cup": Kind(_cup, (Detail(((-0.82, -0.5), (0.5, -0.5), (0.5, 0.1), (-0.82, 0.1)), colour=(160, 100, 50)),)),
+    "tent": Kind(lambda: TENT, (Detail(((0.05, -0.5), (0.5, 0.8), (-0.42, 0.8)), colour=(250, 70, 165)),)),
     "fish": Kind(
         _fish,
         (
-            Detail(_ring(-0.68, -0.12, 0.09), 1.0, colour=(20, 20, 25)),
-            Detail(((-0.4, -0.45), (-0.3, 0.0), (-0.4, 0.45)), 0.6, filled=False),
+            Detail(((-1.1, 0.08), (1.1, 0.08), (1.1, 0.8), (-1.1, 0.8)), colour=(255, 190, 150)),
+            Detail(_ring(-0.68, -0.16, 0.1), colour=(15, 15, 20)),
         ),
     ),
-    "star": Kind(_star),
-    "box": Kind(
-        lambda: BOX,
+    "star": Kind(_star, (Detail(_ring(0.0, 0.05, 0.2), shade=0.7),)),
+    "key": Kind(
+        _key,
         (
-            Detail(((0.0, -0.12), (0.85, -0.55), (0.85, 0.45), (0.0, 0.95)), 0.66),
-            Detail(((-0.85, -0.55), (0.0, -0.12), (0.85, -0.55)), 0.5, filled=False),
-            Detail(((0.0, -0.12), (0.0, 0.95)), 0.5, filled=False),
+            Detail(((0.0, -0.3), (1.1, -0.3), (1.1, 0.6), (0.0, 0.6)), colour=(165, 170, 175)),
+            Detail(_ring(-0.58, 0.0, 0.17), shade=0.4),
         ),
     ),
-    "key": Kind(_key, (Detail(_ring(-0.58, 0.0, 0.17), 0.4),)),
     "candle": Kind(
         _candle,
-        (Detail(((-0.08, -0.3), (-0.2, -0.52), (-0.14, -0.75), (0.0, -1.0), (0.14, -0.75), (0.2, -0.52), (0.08, -0.3)),
-                1.0, colour=(255, 240, 150)),),  # fmt: skip
-    ),
-    "boat": Kind(
-        _boat,
         (
-            Detail(((-1.0, 0.35), (1.0, 0.35), (0.66, 0.85), (-0.66, 0.85)), 0.55),
-            Detail(((0.02, -1.0), (0.02, 0.35)), 0.5, filled=False),
+            Detail(((-0.5, -0.28), (-0.5, -1.1), (0.5, -1.1), (0.5, -0.28)), colour=(255, 140, 25)),
+            Detail(((-0.4, -0.3), (0.4, -0.3), (0.4, 0.1), (0.2, 0.3), (0.05, 0.05), (-0.15, 0.25), (-0.4, 0.0)),
+                   colour=(255, 175, 70)),
         ),
     ),
-    "heart": Kind(_heart),
-    "leaf": Kind(
-        _leaf,
-        (
-            Detail(((0.0, -0.9), (0.0, 1.0)), 0.6, filled=False),
-            Detail(((-0.4, -0.35), (0.0, -0.05), (0.4, -0.35)), 0.65, filled=False),
-            Detail(((-0.38, 0.05), (0.0, 0.3), (0.38, 0.05)), 0.65, filled=False),
-        ),
-    ),
-}
-"""Every kind by name."""
+}  # fmt: skip
+"""Every kind by name. Each has a colour of its own somewhere, as things have: a flame, a ball's stripe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +173,8 @@ def draw_object(
     colour = np.clip(np.array(COLOURS[item.colour], dtype=np.float32) + tint, 0, 255)
     y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
     light = 1.12 - 0.2 * ((x - item.centre[0]) + (y - item.centre[1])) / item.radius
-    patch = np.clip(colour * np.clip(light, 0.62, 1.3)[..., None], 0, 255)
+    bright = np.clip(light, 0.62, 1.3)
+    patch = np.clip(colour * bright[..., None], 0, 255)
     for detail in KINDS[item.kind].details:
         points = _place(np.array(detail.points), item.centre, item.radius, tilt, mirrored) - (x0, y0)
         mark = np.zeros(mask.shape, dtype=np.uint8)
@@ -226,7 +183,10 @@ def draw_object(
         else:
             cv2.polylines(mark, [points], False, 1, max(1, round(item.radius / 14)))
         inked = mark > 0
-        patch[inked] = detail.colour if detail.colour is not None else patch[inked] * detail.shade
+        if detail.colour is None:
+            patch[inked] *= detail.shade
+        else:
+            patch[inked] = np.clip(np.array(detail.colour) * bright[inked, None], 0, 255)
     edge = mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
     patch[edge] *= 0.72
     image[y0:y1, x0:x1][mask] = patch[mask].astype(np.uint8)

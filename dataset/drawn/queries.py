@@ -73,13 +73,6 @@ FUNCTIONS: dict[str, Wordings] = {
         "val": ("the one that shines at night", "Which shape has five points?"),
         "test": ("the object with five points", "What do I see in the sky at night?", "Which one shines in the sky?"),
     },
-    "box": {
-        "train": ("something to pack things in", "the container to send by mail",
-                  "We are moving. What can we pack things in?", "Which object is a container?",
-                  "Where would you store old books?"),
-        "val": ("the container to pack things in", "Where can I store things?"),
-        "test": ("something to store books in", "What can I pack old things in?", "Which container can I send by mail?"),
-    },
     "key": {
         "train": ("something that opens a lock", "the object for a locked door",
                   "The door is locked. What opens it?", "Which object opens a lock?",
@@ -93,27 +86,6 @@ FUNCTIONS: dict[str, Wordings] = {
                   "There is no light. What can I burn?"),
         "val": ("the object that gives light", "What could burn in the dark?"),
         "test": ("something that burns and gives light", "What could give light in a dark room?", "Which object has a flame?"),
-    },
-    "boat": {
-        "train": ("something that sails over the lake", "the vehicle that floats",
-                  "How could we cross the lake?", "Which object floats and has a sail?",
-                  "The wind is good. What can sail now?"),
-        "val": ("the one that sails and floats", "What could sail over the lake?"),
-        "test": ("something to cross the lake", "Which vehicle floats?", "What can sail in good wind?"),
-    },
-    "heart": {
-        "train": ("the sign of love", "something that stands for love",
-                  "Which object is a sign of love?", "What would you draw for someone you love?",
-                  "What shape stands for love?"),
-        "val": ("the shape that stands for love", "What is the sign of love?"),
-        "test": ("the shape of love", "Which shape is a sign of love?", "What stands for love?"),
-    },
-    "leaf": {
-        "train": ("something that falls from a tree", "the part of a tree",
-                  "What falls from trees when it gets cold?", "Which object grew on a tree?",
-                  "Which object is part of a plant?"),
-        "val": ("the part of a plant", "What falls from a tree?"),
-        "test": ("something that grew on a tree", "Which part falls from trees?", "Which object is part of a tree?"),
     },
 }  # fmt: skip
 
@@ -173,7 +145,7 @@ SEVERAL: Wordings = {
     "test": ("all the {a} in the picture", "Where are all the {a}?", "Find every one of the {a}."),
 }  # fmt: skip
 
-PLURALS = {"box": "boxes", "leaf": "leaves", "fish": "fishes"}
+PLURALS = {"fish": "fishes"}
 
 SHARES: dict[str, float] = {"attribute": 0.3, "function": 0.25, "superlative": 0.15, "relation": 0.12, "several": 0.18}
 """How often each kind of query is tried first."""

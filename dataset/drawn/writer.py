@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from dataset.drawn.layout import Scene, draw_scene
@@ -19,14 +18,6 @@ FOLDER = Path("reason_seg") / "ReasonSeg"
 MANIFEST = "scenes.json"
 VERSION = 1
 SPLITS = ("train", "val", "test")
-REASONS = {
-    "attribute": "It is the one with this colour and shape.",
-    "function": "It is made for this.",
-    "superlative": "No other object in the picture is more so.",
-    "relation": "It stands there.",
-    "several": "They are alike in this.",
-}
-"""Explanations by kind of query."""
 
 
 def make_scene(seed: int, split: str, index: int) -> tuple[Scene, Query]:
@@ -37,6 +28,14 @@ def make_scene(seed: int, split: str, index: int) -> tuple[Scene, Query]:
         query = draw_query(rng, scene.objects, max(scene.image.shape[:2]), split)
         if query.texts:
             return scene, query
+
+
+def explanation(scene: Scene, query: Query) -> str:
+    """A sentence that names the targets by colour and kind."""
+    names = [f"the {scene.objects[index].colour} {scene.objects[index].kind}" for index in query.targets]
+    if len(names) == 1:
+        return f"It is {names[0]}."
+    return f"They are {', '.join(names[:-1])} and {names[-1]}."
 
 
 def annotation(scene: Scene, query: Query, image_name: str) -> dict[str, object]:
@@ -63,23 +62,25 @@ def annotation(scene: Scene, query: Query, image_name: str) -> dict[str, object]
 
 
 def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[str, str]]:
-    """Write the scenes that are not there yet; return explanations of every tenth."""
+    """Write the scenes that are not there yet; return their explanations."""
     folder.mkdir(parents=True, exist_ok=True)
     explanations = []
     for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
         name = f"{split}_{index:05d}"
-        image_path, text_path = folder / f"{name}.jpg", folder / f"{name}.json"
-        if split == "train" and index % 10 == 0 or not text_path.is_file():
-            scene, query = make_scene(seed, split, index)
-            if split == "train" and index % 10 == 0:
-                explanations.append({"query": query.texts[0], "outputs": REASONS[query.kind], "image": f"{name}.jpg",
-                                     "json": f"{name}.json"})  # fmt: skip
-            _, encoded = cv2.imencode(
-                ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]
-            )
-            image_path.write_bytes(np.asarray(encoded).tobytes())
-            # The annotation is written last and in one move, so that it vouches for its image after a kill.
-            write_json(text_path, annotation(scene, query, image_path.name))
+        scene, query = make_scene(seed, split, index)
+        _, encoded = cv2.imencode(
+            ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]
+        )
+        (folder / f"{name}.jpg").write_bytes(encoded.tobytes())
+        write_json(folder / f"{name}.json", annotation(scene, query, f"{name}.jpg"))
+        explanations.append(
+            {
+                "query": query.texts[0],
+                "outputs": explanation(scene, query),
+                "image": f"{name}.jpg",
+                "json": f"{name}.json",
+            }
+        )
     return explanations
 
 
@@ -110,10 +111,8 @@ def write_scenes(root: str | Path, *, counts: dict[str, int], seed: int) -> bool
         raise DataError(str(folder), "the folder holds files that are not drawn scenes; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, {**manifest, "complete": False})
-    explanations: list[dict[str, str]] = []
-    for split in SPLITS:
-        explanations += _write_split(folder / split, split, counts[split], seed)
+    explanations = {split: _write_split(folder / split, split, counts[split], seed) for split in SPLITS}
     (folder / "explanatory").mkdir(exist_ok=True)
-    write_json(folder / "explanatory" / "train.json", explanations)
+    write_json(folder / "explanatory" / "train.json", explanations["train"])
     write_json(path, manifest)
     return True
