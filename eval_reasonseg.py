@@ -1,4 +1,4 @@
-"""Evaluate a model folder: `python eval_reasonseg.py --version FOLDER`, or `deepspeed eval_reasonseg.py` on several ranks."""
+"""Evaluate a model folder: `python eval_reasonseg.py --version FOLDER`; the deepspeed launcher starts several ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 
 from anchorseg.build import DTYPES, load_model
-from anchorseg.data import build_benchmark, make_collator
+from anchorseg.data import build_benchmark, check_data_folder, make_collator
 from anchorseg.evaluation import PROTOCOLS, Evaluator, Prediction, Result
 from utils import drawing
 from utils.distributed import is_main, local_rank
@@ -59,7 +59,7 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
     picture = drawing.panel(
         sample.image,
         sample.query,
-        truth=sample.masks.any(axis=0),
+        truth=sample.truth,
         prediction=prediction.mask,
         prior=prediction.prior,
         caption=row.answer or "",
@@ -72,6 +72,7 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
 def main(argv: list[str]) -> None:
     """Load once, evaluate every benchmark under every protocol, write results.json."""
     settings = parse(EvalSettings, argv, description=__doc__)
+    check_data_folder(settings.dataset_dir)
     sources = {name: build_benchmark(name, settings.dataset_dir) for name in settings.val_dataset.split("||")}
     device = start_ranks()
     dtype = DTYPES.get(settings.precision, "auto")
@@ -103,9 +104,7 @@ def write_results(settings: EvalSettings, results: list[Result]) -> None:
         benchmarks.setdefault(result.benchmark, {})[result.protocol] = result.to_dict()
     path = Path(settings.output_dir) / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path, {"settings": to_dict(settings), "environment": describe_environment(), "benchmarks": benchmarks}
-    )
+    write_json(path, {"settings": to_dict(settings), "environment": describe_environment(), "benchmarks": benchmarks})
     print(f"written to {path}")
 
 

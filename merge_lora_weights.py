@@ -37,12 +37,14 @@ def main(argv: list[str]) -> None:
     save_model(merged_copy(model), registry, target)
     saved, registry = load_model(target)
     absolute, relative = max_difference(model, saved, registry)
-    write_json(target / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint,
-                                       "max_abs_difference": absolute, "max_relative_difference": relative})  # fmt: skip
-    print(f"merged model in {target}; largest difference to the unmerged model: {absolute:.2e} "
-          f"({relative:.2e} of the largest value)")
+    proof = {"max_abs_difference": absolute, "max_relative_difference": relative}
+    write_json(target / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint, **proof})
+    print(
+        f"merged model in {target}; largest difference to the unmerged model: {absolute:.2e} "
+        f"({relative:.2e} of the largest value)"
+    )
     if relative > TOLERANCE[next(saved.parameters()).dtype]:
-        raise CheckpointError(f"{target}: merged and unmerged differ by {relative:.2e}; the folder must not be used")
+        raise CheckpointError(f"{target}: merged and unmerged differ by {relative:.2e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train AnchorSeg: `deepspeed train_ds.py --preset 7b ...`, or `python train_ds.py --preset tiny ...` for one process."""
+"""Train AnchorSeg: `deepspeed train_ds.py --preset 7b ...`; `python train_ds.py ...` starts one process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import deepspeed
 
 from anchorseg.build import build_for_training
+from anchorseg.data import check_data_folder
 from anchorseg.settings import TrainSettings
 from anchorseg.trainable import describe_trainable
 from anchorseg.trainer import Trainer
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> None:
     settings = parse(TrainSettings, argv, preset_dir=PRESETS, description=__doc__)
     folder = Path(settings.log_base_dir) / settings.exp_name
     check_run_folder(settings, folder)
+    check_data_folder(settings.dataset_dir)
     ensure_single_process_environment()
     deepspeed.init_distributed()
     model, registry = build_for_training(settings)

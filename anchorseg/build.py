@@ -106,6 +106,8 @@ def _check_same_method(model: AnchorSegModel, settings: TrainSettings) -> None:
 def _from_scratch(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
     registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
     model = AnchorSegModel(preset_config(settings.preset, settings.method(), registry))
+    added = list(registry.added.values())
+    model.llava.language_model.embed_tokens.weight.data[added] = torch.randn(len(added), model.width) * NEW_ROW_STD
     return model.to(DTYPES[settings.precision]), registry
 
 
@@ -184,7 +186,9 @@ def load_sam(sam: SamBackbone, path: str | Path) -> SamBackbone:
         CheckpointError: if a tensor is missing, unknown or of another shape.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"--vision_pretrained {path} does not exist; fetch sam_vit_h_4b8939.pth (README, Weights)")
+        raise FileNotFoundError(
+            f"--vision_pretrained {path} does not exist; fetch sam_vit_h_4b8939.pth (README, Weights)"
+        )
     tensors = torch.load(path, map_location="cpu", weights_only=True)
     own = {name: tensor for name, tensor in sam.state_dict().items() if name != "mask_token_positions"}
     wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]

@@ -98,7 +98,7 @@ class AnchorSegConfig(PreTrainedConfig):
     model_type = "anchorseg"
     sub_configs_defaults = {"llava_config": LlavaConfig}
 
-    llava_config: dict | PreTrainedConfig | None = None
+    llava_config: Any = None
     sam: dict | None = None
     method: dict | None = None
     tokens: dict | None = None
@@ -134,9 +134,9 @@ class AnchorSegConfig(PreTrainedConfig):
     @property
     def clip_side(self) -> int:
         """Side in pixels of the CLIP view."""
-        return self.llava_config.vision_config.image_size  # type: ignore[union-attr]
+        return self.llava_config.vision_config.image_size
 
     @property
     def token_grid(self) -> int:
         """Patches along a side of the CLIP view; P is its square."""
-        return self.clip_side // self.llava_config.vision_config.patch_size  # type: ignore[union-attr]
+        return self.clip_side // self.llava_config.vision_config.patch_size

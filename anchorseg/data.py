@@ -29,7 +29,8 @@ class EvaluationSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def evaluation_sample(self, index: int, *, forced: bool) -> Sample: ...
+    def evaluation_sample(self, index: int, *, forced: bool) -> Sample:
+        """Sample `index`, with the answer in its prompt or without."""
 
 
 def make_collator(
@@ -69,6 +70,19 @@ def _source(family: str, settings: TrainSettings) -> Source:
     raise DataError(family, f"--dataset has no such family; allowed: {', '.join(FAMILIES)}")
 
 
+def check_data_folder(folder: str | Path) -> None:
+    """Refuse a data folder that does not exist.
+
+    Raises:
+        FileNotFoundError: naming it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"--dataset_dir {folder} does not exist; give the folder that holds the datasets "
+            "(docs/data.md), or write the drawn scenes there: python -m scripts.make_scenes DIR"
+        )
+
+
 def build_mixture(settings: TrainSettings) -> Mixture:
     """The training stream; a family of rate 0 is not read.
 
@@ -76,11 +90,6 @@ def build_mixture(settings: TrainSettings) -> Mixture:
         DataError: for an unknown family or a malformed annotation.
         FileNotFoundError: for missing data.
     """
-    if not Path(settings.dataset_dir).is_dir():
-        raise FileNotFoundError(
-            f"--dataset_dir {settings.dataset_dir} does not exist; give the folder that holds the datasets "
-            "(docs/data.md), or write the drawn scenes there: python -m scripts.make_scenes DIR"
-        )
     families = [
         (name, rate) for name, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True) if rate > 0
     ]

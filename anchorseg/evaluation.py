@@ -159,7 +159,7 @@ class Evaluator:
 
 
 def _score(index: int, sample: Sample, mask: np.ndarray | None, answer: str | None, num_targets: int) -> Row:
-    truth = sample.masks.any(axis=0)
+    truth = sample.truth
     predicted = np.zeros_like(truth) if mask is None else mask
     intersection, union = metrics.intersection_and_union(predicted, truth, sample.ignore)
     return Row(

@@ -5,6 +5,7 @@ Letters: R rows (one question each), T prompt positions, P image tokens, D langu
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class BankGrammar:
     """
 
     def __init__(self, bank_ids: tuple[int, ...]) -> None:
-        self._next = dict(zip(bank_ids, bank_ids[1:], strict=False))
+        self._next = dict(itertools.pairwise(bank_ids))
         self._inner = list(bank_ids[1:])
 
     def choose(self, logits: Tensor, last: Tensor) -> Tensor:
@@ -89,9 +90,7 @@ def generate(model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128) 
     valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid[batch.row_images])
     visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
     cache = DynamicCache(config=model.llava.language_model.config)
-    hidden = model.llava.hidden_states(
-        model.llava.embed(batch.input_ids, features), batch.positions, visible, cache
-    )
+    hidden = model.llava.hidden_states(model.llava.embed(batch.input_ids, features), batch.positions, visible, cache)
     rows = _Rows(batch, hidden, valid)
     alive = torch.ones(len(valid), dtype=torch.bool, device=valid.device)
     state = hidden.gather(1, (rows.lengths - 1).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1]))

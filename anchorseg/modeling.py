@@ -111,11 +111,11 @@ class AnchorSegModel(PreTrainedModel):
     def __init__(self, config: AnchorSegConfig) -> None:
         super().__init__(config)
         self.method = config.method_settings
-        width = config.llava_config.text_config.hidden_size  # type: ignore[union-attr]
-        self.llava = LlavaBackbone(config.llava_config)  # type: ignore[arg-type]
+        self.width: int = config.llava_config.text_config.hidden_size
+        self.llava = LlavaBackbone(config.llava_config)
         self.sam = SamBackbone(config.sam_sizes)
         self.query_bank = QueryBankProjector(
-            width,
+            self.width,
             config.sam_sizes.prompt_width,
             self.method.num_latents,
             contextual=self.method.contextual_queries,
@@ -206,7 +206,9 @@ class AnchorSegModel(PreTrainedModel):
         prompts = torch.cat([geometry.map_to_prompt(maps, side) for maps in prior.maps])
         return features + self.sam.prior_features(prompts.to(features.dtype))
 
-    def segment(self, hidden: Tensor, input_ids: Tensor, positions: BankPositions, context: ImageContext) -> Segmentation:
+    def segment(
+        self, hidden: Tensor, input_ids: Tensor, positions: BankPositions, context: ImageContext
+    ) -> Segmentation:
         """From states to masks: the one path of training, forced evaluation and generation.
 
         Args:

@@ -152,7 +152,8 @@ class AnchorSegPredictor:
 
     def _phrases(self, ids: list[int]) -> list[str]:
         bank = set(self.registry.bank_ids)
-        phrases, run = [], []
+        phrases: list[str] = []
+        run: list[int] = []
         for index in ids:
             if index == self.registry.segment_id:
                 phrases.append(self.registry.decode(run).strip(" ,.:"))

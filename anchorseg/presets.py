@@ -67,8 +67,11 @@ def tiny(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:
         decoder_mlp=128,
         iou_head_width=64,
     )
-    llama = {**_llama(128, 256, 3, 4), "initializer_range": 0.05}  # a narrow model needs a wider start than 0.02
-    return _llava(clip, llama, vocabulary, -1), sam
+    # Narrow layers start wider than 0.02, so that what they add is of the size of what they read.
+    llama = {**_llama(128, 256, 2, 4), "initializer_range": 0.06}
+    llava = _llava(clip, llama, vocabulary, -1)
+    llava.initializer_range = 0.12
+    return llava, sam
 
 
 def seven_b(vocabulary: int) -> tuple[LlavaConfig, SamSizes]:

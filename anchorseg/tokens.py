@@ -72,9 +72,10 @@ class TokenRegistry:
         self.strings = strings
         self.added = dict(added)
         absent = [token for token in strings.all if token not in self.added]
+        held = ", ".join(self.added) or "none"
         if absent:
             raise CheckpointError(
-                f"tokenizer: the added token(s) {', '.join(absent)} have no id; it holds {', '.join(self.added) or 'none'}. "
+                f"tokenizer: the added token(s) {', '.join(absent)} have no id; it holds {held}. "
                 "Use the tokenizer saved with the model, or the token strings of that model"
             )
         self._names = {index: token for token, index in self.added.items()}

@@ -12,10 +12,7 @@ from model.lora import lora_layers
 
 def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
     return [
-        parameter
-        for _, layer in lora_layers(model)
-        for name, parameter in layer.named_parameters()
-        if "lora_" in name
+        parameter for _, layer in lora_layers(model) for name, parameter in layer.named_parameters() if "lora_" in name
     ]
 
 
@@ -45,8 +42,7 @@ def set_trainable(model: AnchorSegModel, scope: Literal["paper", "all"]) -> None
 def describe_trainable(model: AnchorSegModel) -> str:
     """A table of the groups and the share of all parameters that trains."""
     lines = [
-        f"  {name:<22}{sum(p.numel() for p in parameters):>15,}"
-        for name, parameters in trainable_groups(model).items()
+        f"  {name:<22}{sum(p.numel() for p in parameters):>15,}" for name, parameters in trainable_groups(model).items()
     ]
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

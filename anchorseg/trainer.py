@@ -37,7 +37,7 @@ IDENTITY = ("preset", "version", "seed", "num_latents", "contextual_queries", "l
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
-    """Rate of optimiser step 1, 2, ...: linear warm-up to `peak` at step `warmup`, then linear decay to 0 after `total`."""
+    """Rate of step 1, 2, ...: linear warm-up to `peak` at step `warmup`, then linear decay to 0 after step `total`."""
     if step <= warmup:
         return peak * step / warmup
     return peak * max(0.0, (total - step + 1) / (total - warmup + 1))
@@ -208,7 +208,9 @@ class Trainer:
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         values["skipped"] = sum(self.skips.reasons.values())
         folder.log(step, {f"train/{name}": value for name, value in values.items()})
-        shown = {name: f"{value:.3f}" for name, value in values.items() if name in ("loss", "ce", "mask_dice", "t2m_dice")}
+        shown = {
+            name: f"{value:.3f}" for name, value in values.items() if name in ("loss", "ce", "mask_dice", "t2m_dice")
+        }
         bar.set_postfix({**shown, "img/s": f"{values['images_per_second']:.1f}"})
 
     def validate(self) -> dict[str, Result]:

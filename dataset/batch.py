@@ -170,10 +170,7 @@ class Collator:
         branches = [[self.prompt.branch(c, sample.record) for c in sample.conversations] for sample in samples]
         rows = self._rows(samples, branches)
         slots = [
-            (image, slot.mask)
-            for image, group in enumerate(branches)
-            for branch in group
-            for slot in branch.targets
+            (image, slot.mask) for image, group in enumerate(branches) for branch in group for slot in branch.targets
         ]
         views = self.views
         return Batch(

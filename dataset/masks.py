@@ -89,8 +89,6 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     return _interior(points, height, width) | (outline > 0)
 
 
-
-
 def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -23,7 +23,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def training_sample(self, index: int, rng: np.random.Generator) -> Sample: ...
+    def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Record `index` as a sample."""
 
 
 @dataclass(frozen=True)

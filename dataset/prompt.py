@@ -22,21 +22,27 @@ class Vocabulary(Protocol):
     """What prompts need of a tokenizer: ids of the special tokens, and text to ids."""
 
     @property
-    def bos_id(self) -> int: ...
+    def bos_id(self) -> int:
+        """Id of `<s>`."""
 
     @property
-    def eos_id(self) -> int: ...
+    def eos_id(self) -> int:
+        """Id of `</s>`."""
 
     @property
-    def reject_id(self) -> int: ...
+    def reject_id(self) -> int:
+        """Id of `<REJ>`."""
 
     @property
-    def bank_ids(self) -> tuple[int, ...]: ...
+    def bank_ids(self) -> tuple[int, ...]:
+        """Ids of one target's query bank, in order."""
 
     @property
-    def image_ids(self) -> tuple[int, int]: ...
+    def image_ids(self) -> tuple[int, int]:
+        """Ids of `<im_start>` and `<im_end>`."""
 
-    def encode_piece(self, text: str) -> list[int]: ...
+    def encode_piece(self, text: str) -> list[int]:
+        """Ids of text that holds no added token."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _annotated_images(root: Path, split: str) -> list[Path]:
     folder = root / FOLDER / split.split("_")[0]
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} does not exist; --dataset_dir must hold reason_seg/ReasonSeg/{folder.name} with .jpg and .json files"
+            f"{folder} does not exist; --dataset_dir must hold reason_seg/ReasonSeg/{folder.name} with .jpg and .json"
         )
     images = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     if not images:
@@ -165,7 +165,9 @@ class ReasonSeg:
         """
         path, image, annotation, painted = self._painted(index)
         if not (painted == 1).any():
-            raise DataError(annotation.path, "no pixel belongs to a target, so there is nothing to learn; add a polygon")
+            raise DataError(
+                annotation.path, "no pixel belongs to a target, so there is nothing to learn; add a polygon"
+            )
         count = min(self._max_queries, len(annotation.texts))
         texts = [annotation.texts[i] for i in rng.permutation(len(annotation.texts))[:count]]
         explanation = self._explanations.get(Path(path).name)

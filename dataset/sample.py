@@ -68,3 +68,8 @@ class Sample:
         for conversation in self.conversations:
             for slot in conversation.targets:
                 assert 0 <= slot.mask < len(self.masks), f"{self.record}: slot {slot} of {len(self.masks)} masks"
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(H, W) boolean union of all masks."""
+        return np.asarray(self.masks.any(axis=0))

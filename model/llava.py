@@ -5,6 +5,8 @@ Letters: B images, R rows (sequences), T positions, P image tokens, D language w
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, Cache, LlavaConfig, LlavaForConditionalGeneration
@@ -51,15 +53,15 @@ class LlavaBackbone(nn.Module):
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
         config._attn_implementation = dict(LLAVA_ATTENTION)
-        self.network = LlavaForConditionalGeneration(config)
+        self.network: Any = LlavaForConditionalGeneration(config)
 
     @property
-    def language_model(self) -> nn.Module:
+    def language_model(self) -> Any:
         """The LLaMA decoder without its head."""
         return self.network.model.language_model
 
     @property
-    def lm_head(self) -> nn.Module:
+    def lm_head(self) -> Any:
         """The projection from D to the vocabulary."""
         return self.network.lm_head
 

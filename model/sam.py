@@ -12,6 +12,7 @@ import types
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +59,7 @@ class SamSizes:
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_attention", tuple(self.global_attention))
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}"
-            )
+            raise ValueError(f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}")
 
     @property
     def grid(self) -> int:
@@ -123,9 +122,9 @@ class SamBackbone(nn.Module):
     def __init__(self, sizes: SamSizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.image_encoder = _image_encoder(sizes)
-        self.prompt_encoder = _prompt_encoder(sizes)
-        self.mask_decoder = _mask_decoder(sizes)
+        self.image_encoder: Any = _image_encoder(sizes)
+        self.prompt_encoder: Any = _prompt_encoder(sizes)
+        self.mask_decoder: Any = _mask_decoder(sizes)
         # Added to the four mask tokens, not to the IoU token (method: released `positional_embedding`).
         self.mask_token_positions = nn.Parameter(
             torch.randn(self.NUM_MASK_TOKENS, sizes.prompt_width) * sizes.prompt_width**-0.5

@@ -1,7 +1,8 @@
-"""Train the tiny preset's tokenizer: `python -m scripts.make_tiny_tokenizer DATA_DIR anchorseg/assets/tiny_tokenizer.model`.
+"""Train the tiny preset's tokenizer: `python -m scripts.make_tiny_tokenizer DATA_DIR OUTPUT`.
 
-DATA_DIR holds drawn scenes (`python -m scripts.make_scenes DATA_DIR`). Words of the scenes and of the templates become
-whole pieces; any other text falls back to letters and bytes.
+The project's own lies in anchorseg/assets/tiny_tokenizer.model. DATA_DIR holds drawn scenes
+(`python -m scripts.make_scenes DATA_DIR`). Words of the scenes become whole pieces, and so does each stretch of the
+prompt's fixed wording; any other text falls back to letters and bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,16 @@ from dataset.prompt import SYSTEM
 from dataset.reason_seg import FOLDER
 
 VOCABULARY = 1000
+BLANK = "\u2581"  # SentencePiece writes a blank so
+
+
+def fixed_wording() -> list[str]:
+    """The prompt's fixed wording, each stretch one piece, so that a miniature reads short sequences."""
+    stretches = [f"{SYSTEM} USER:"]
+    for template in templates.PHRASE_QUESTIONS + templates.SENTENCE_QUESTIONS:
+        stretches.append(template.partition("{text}")[2] + " ASSISTANT:")
+    stretches += [f" {request} ASSISTANT:" for request in templates.EXPLANATION_REQUESTS]
+    return sorted({BLANK + stretch.strip().replace(" ", BLANK) for stretch in stretches})
 
 
 def corpus(root: Path) -> list[str]:
@@ -51,6 +62,7 @@ def main() -> None:
         byte_fallback=True,
         character_coverage=1.0,
         hard_vocab_limit=False,
+        user_defined_symbols=fixed_wording(),
         num_threads=1,
         minloglevel=2,
     )

@@ -97,7 +97,7 @@ def main() -> None:
     write_json(root / "summary.json", summary)
     print("\n=== summary")
     for protocol in ("forced", "generate"):
-        print(f"{protocol:<9} gIoU {summary[protocol]['giou']:.4f}  cIoU {summary[protocol]['ciou']:.4f}")  # type: ignore[index]
+        print(f"{protocol:<9} gIoU {summary[protocol]['giou']:.4f}  cIoU {summary[protocol]['ciou']:.4f}")
     print(
         f"{summary['num_eval_samples']} unseen scenes; trained in {summary['train_seconds']} s; peak memory "
         f"{summary['peak_rss_gb']} GB; merged and unmerged differ by at most {summary['merged_max_abs_diff']:.1e}\n"

@@ -86,7 +86,9 @@ def test_two_ranks_equal_one_rank_with_twice_the_accumulation(scenes, trained):
     run(flags(scenes, trained, "one", "--grad_accumulation_steps", "2"))
     run(flags(scenes, trained, "two", "--grad_accumulation_steps", "1"), ranks=2)
     assert losses(trained, "two") == pytest.approx(losses(trained, "one"), rel=1e-4)
-    assert losses(trained, "two", "train/grad_norm") == pytest.approx(losses(trained, "one", "train/grad_norm"), rel=1e-3)
+    assert losses(trained, "two", "train/grad_norm") == pytest.approx(
+        losses(trained, "one", "train/grad_norm"), rel=1e-3
+    )
 
 
 KILL_WHILE_SAVING = """

@@ -139,9 +139,7 @@ def _rescaled(image: Image) -> Image:
 def _fitted(mask: BoolMask, size: tuple[int, int], base: Image, name: str) -> BoolMask:
     """Resize a mask of the image to its picture, with smooth edges and without losing the last pixel."""
     if mask.dtype != np.bool_ or mask.shape != size:
-        raise ValueError(
-            f"The {name} must be boolean of the image's size {size}, got {mask.shape} {mask.dtype}."
-        )
+        raise ValueError(f"The {name} must be boolean of the image's size {size}, got {mask.shape} {mask.dtype}.")
     scale = max(base.shape[:2]) / max(size)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     soft = cv2.resize(mask.astype(np.float32), base.shape[1::-1], interpolation=method)
@@ -188,9 +186,7 @@ def _stamped(base: Image, text: str) -> Image:
     return picture
 
 
-def _prediction_note(
-    prediction: BoolMask, truth: BoolMask | None, ignore: BoolMask | None, score: float | None
-) -> str:
+def _prediction_note(prediction: BoolMask, truth: BoolMask | None, ignore: BoolMask | None, score: float | None) -> str:
     notes = []
     if truth is not None:
         notes.append(f"IoU {iou(*intersection_and_union(prediction, truth, ignore)):.3f}")

@@ -39,9 +39,7 @@ class Kind:
             noun = "true or false" if self.base is bool and from_json else _NOUNS[self.base]
             limits = " and ".join(f"{_BOUND_WORDS[name]} {limit}" for name, limit in self.bounds.items())
             element = ("" if noun in ("text", "true or false") else "a ") + f"{noun} {limits}".rstrip()
-        text = (
-            f"a {'list' if from_json else 'comma-separated list'}, each {element}" if self.many else element
-        )
+        text = f"a {'list' if from_json else 'comma-separated list'}, each {element}" if self.many else element
         return f"{text}, or {'null' if from_json else 'none'}" if self.optional else text
 
     def from_text(self, text: str) -> Any:
@@ -97,9 +95,7 @@ class Kind:
         raise ValueError
 
 
-def kind_of(
-    annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[str, float] | None = None
-) -> Kind:
+def kind_of(annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[str, float] | None = None) -> Kind:
     """Read a field's annotation.
 
     Args:

@@ -235,9 +235,7 @@ def read_settings_file(cls: type, path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise SettingsError(f"The file {path} is not valid JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise SettingsError(
-            f"The file {path} must hold one JSON object of settings, not {type(values).__name__}."
-        )
+        raise SettingsError(f"The file {path} must hold one JSON object of settings, not {type(values).__name__}.")
     return _checked(cls, values, source=f"In {path}, ")
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.masks import fill_polygon
 from dataset.drawn.objects import COLOURS, KINDS, SceneObject, draw_object, silhouette
+from dataset.masks import fill_polygon
 
 SIZES: tuple[tuple[int, int], ...] = ((144, 192), (192, 144), (168, 168), (128, 192), (160, 192), (192, 160))
 """(height, width) of scenes."""
@@ -52,7 +52,9 @@ def _clutter(rng: np.random.Generator, image: np.ndarray) -> None:
         base = image[y, x].astype(int)
         ink = tuple(int(value) for value in np.clip(base + rng.integers(-34, 20), 0, 255))
         if rng.random() < 0.5:
-            cv2.ellipse(image, (x, y), (int(rng.integers(1, 4)), int(rng.integers(1, 3))), 0, 0, 360, ink, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                image, (x, y), (int(rng.integers(1, 4)), int(rng.integers(1, 3))), 0, 0, 360, ink, -1, cv2.LINE_AA
+            )
         else:
             end = (x + int(rng.integers(-8, 9)), y + int(rng.integers(-8, 3)))
             cv2.line(image, (x, y), end, ink, 1, cv2.LINE_AA)
@@ -90,10 +92,19 @@ def _place_all(rng: np.random.Generator, height: int, width: int, count: int) ->
 
 def _shadow(image: np.ndarray, item: SceneObject) -> None:
     """Darken a soft ellipse below the object; the object is drawn over it."""
-    x, y = item.centre
+    x = item.centre[0]
     base = int(item.polygon[:, 1].max())
     layer = np.zeros(image.shape[:2], dtype=np.uint8)
-    cv2.ellipse(layer, (round(x), base), (max(2, round(item.radius * 0.85)), max(1, round(item.radius * 0.16))), 0, 0, 360, 90, -1)
+    cv2.ellipse(
+        layer,
+        (round(x), base),
+        (max(2, round(item.radius * 0.85)), max(1, round(item.radius * 0.16))),
+        0,
+        0,
+        360,
+        90,
+        -1,
+    )
     soft = cv2.GaussianBlur(layer, (0, 0), max(1.0, item.radius * 0.08))
     rows = slice(max(0, base - round(item.radius)), min(image.shape[0], base + round(item.radius)))
     image[rows] = (image[rows] * (1 - soft[rows, :, None] / 255.0)).astype(np.uint8)

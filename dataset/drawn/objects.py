@@ -57,7 +57,16 @@ def _fish() -> np.ndarray:
 def _key() -> np.ndarray:
     angle = np.linspace(0.3, 2 * np.pi - 0.3, 22)
     head = np.stack([-0.55 + 0.45 * np.cos(angle), 0.45 * np.sin(angle)], axis=1)
-    shaft = [(1.0, -0.14), (1.0, 0.42), (0.82, 0.42), (0.82, 0.14), (0.66, 0.14), (0.66, 0.5), (0.46, 0.5), (0.46, 0.14)]
+    shaft = [
+        (1.0, -0.14),
+        (1.0, 0.42),
+        (0.82, 0.42),
+        (0.82, 0.14),
+        (0.66, 0.14),
+        (0.66, 0.5),
+        (0.46, 0.5),
+        (0.46, 0.14),
+    ]
     return np.concatenate([head, shaft])
 
 
@@ -71,7 +80,7 @@ TENT = np.array([(0.0, -0.8), (0.1, -0.8), (1.0, 0.75), (-1.0, 0.75)])
 
 @dataclass(frozen=True)
 class Detail:
-    """A mark inside the silhouette: polygon or open line in unit coordinates, of its own colour or a shade of the object's."""
+    """A mark inside the silhouette, in unit coordinates: of a colour of its own, or a shade of the object's."""
 
     points: tuple[tuple[float, float], ...]
     shade: float = 1.0
@@ -146,17 +155,13 @@ def silhouette(kind: str, centre: tuple[float, float], radius: float, tilt: floa
     return _place(KINDS[kind].outline(), centre, radius, tilt, mirrored)
 
 
-def _place(
-    points: np.ndarray, centre: tuple[float, float], radius: float, tilt: float, mirrored: bool
-) -> np.ndarray:
+def _place(points: np.ndarray, centre: tuple[float, float], radius: float, tilt: float, mirrored: bool) -> np.ndarray:
     unit = points * np.array([-1.0 if mirrored else 1.0, 1.0])
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     return np.round(unit @ turn.T * radius + np.array(centre)).astype(np.int32)
 
 
-def draw_object(
-    image: np.ndarray, item: SceneObject, *, tilt: float, mirrored: bool, tint: np.ndarray
-) -> None:
+def draw_object(image: np.ndarray, item: SceneObject, *, tilt: float, mirrored: bool, tint: np.ndarray) -> None:
     """Draw an object into an (H, W, 3) uint8 RGB image, exactly on the pixels of its mask.
 
     Args:

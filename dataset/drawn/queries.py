@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, Wordings] = {
                   "Which object could roll away?", "The floor is not flat. What could roll down?",
                   "Children want to play outside. What can they kick?"),
         "val": ("the object that could roll", "What could children throw and kick?"),
-        "test": ("what could roll down the floor", "Which object can children kick?", "What could roll away down the floor?"),
+        "test": ("what could roll down the floor", "Which object can children kick?", "What could roll away?"),
     },
     "umbrella": {
         "train": ("something that could keep you dry", "the object to take along in the rain",
@@ -78,14 +78,16 @@ FUNCTIONS: dict[str, Wordings] = {
                   "The door is locked. What opens it?", "Which object opens a lock?",
                   "I can not open the door. What do I need?"),
         "val": ("something that opens the door", "What do I need for a lock?"),
-        "test": ("the object that opens a locked door", "What do I need to open the lock?", "Which object opens the door?"),
+        "test": ("the object that opens a locked door", "What do I need to open the lock?",
+                 "Which object opens the door?"),
     },
     "candle": {
         "train": ("something that gives light in the dark", "the object that burns with a flame",
                   "The room is dark. What could give light?", "Which object burns with a small flame?",
                   "There is no light. What can I burn?"),
         "val": ("the object that gives light", "What could burn in the dark?"),
-        "test": ("something that burns and gives light", "What could give light in a dark room?", "Which object has a flame?"),
+        "test": ("something that burns and gives light", "What could give light in a dark room?",
+                 "Which object has a flame?"),
     },
 }  # fmt: skip
 
@@ -147,7 +149,7 @@ SEVERAL: Wordings = {
 
 PLURALS = {"fish": "fishes"}
 
-SHARES: dict[str, float] = {"attribute": 0.3, "function": 0.25, "superlative": 0.15, "relation": 0.12, "several": 0.18}
+SHARES: dict[str, float] = {"attribute": 0.36, "function": 0.3, "superlative": 0.09, "relation": 0.07, "several": 0.18}
 """How often each kind of query is tried first."""
 
 

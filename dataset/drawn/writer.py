@@ -68,9 +68,7 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[s
     for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
         name = f"{split}_{index:05d}"
         scene, query = make_scene(seed, split, index)
-        _, encoded = cv2.imencode(
-            ".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92]
-        )
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
         (folder / f"{name}.jpg").write_bytes(encoded.tobytes())
         write_json(folder / f"{name}.json", annotation(scene, query, f"{name}.jpg"))
         explanations.append(

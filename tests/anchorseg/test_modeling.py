@@ -184,7 +184,7 @@ def test_incomplete_folder_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=f"1 tensor.s. missing: {name}"):
         AnchorSegModel.from_pretrained(tmp_path)
     save_file({**tensors, name: tensors[name][:3].clone()}, file, metadata={"format": "pt"})
-    with pytest.raises((CheckpointError, RuntimeError), match="query_bank.positions"):
+    with pytest.raises((CheckpointError, RuntimeError), match=r"query_bank\.positions"):
         AnchorSegModel.from_pretrained(tmp_path)
 
 

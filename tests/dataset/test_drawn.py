@@ -36,7 +36,13 @@ def test_scenes_vary(drawn):
     counts = {len(scene.objects) for scene, _ in drawn.values()}
     assert counts == {3, 4, 5, 6}
     assert {scene.image.shape[:2] for scene, _ in drawn.values()} == set(SIZES)
-    assert {query.kind for _, query in drawn.values()} == {"attribute", "function", "superlative", "relation", "several"}
+    assert {query.kind for _, query in drawn.values()} == {
+        "attribute",
+        "function",
+        "superlative",
+        "relation",
+        "several",
+    }
     assert {query.is_sentence for _, query in drawn.values()} == {True, False}
 
 

@@ -105,7 +105,7 @@ def test_missing_and_unreadable_files(split, tmp_path):
     with pytest.raises(DataError, match="not an image that OpenCV can decode"):
         ReasonSeg(tmp_path, ("train",)).training_sample(0, generator_for(0))
     (split / "one.json").unlink()
-    with pytest.raises(DataError, match="every .jpg needs a .json"):
+    with pytest.raises(DataError, match=r"every \.jpg needs a \.json"):
         ReasonSeg(tmp_path, ("train",))
     with pytest.raises(DataError, match="no such split; allowed: train, val"):
         ReasonSeg(tmp_path, ("trian",))
@@ -115,7 +115,9 @@ def test_queries_of_test_are_split_by_kind(split):
     folder = split.parent / "test"
     for index in range(5):
         write(folder, f"s{index}", {**GOOD, "is_sentence": index % 2 == 0})
-    sizes = [len(ReasonSeg(split.parents[2], (name,))) for name in ("test_longquery", "test_shortquery", "test_overall")]
+    sizes = [
+        len(ReasonSeg(split.parents[2], (name,))) for name in ("test_longquery", "test_shortquery", "test_overall")
+    ]
     assert sizes == [3, 2, 5]
 
 

@@ -17,7 +17,9 @@ def backbone() -> tuple[SamBackbone, torch.Tensor]:
     released = "model.visual_model."
     table = released + "mask_decoder.positional_embedding"
     names = {name: table if name == "mask_token_positions" else released + name for name in sam.state_dict()}
-    weights = {name: torch.from_numpy(rules.tensor(names[name], value.shape)) for name, value in sam.state_dict().items()}
+    weights = {
+        name: torch.from_numpy(rules.tensor(names[name], value.shape)) for name, value in sam.state_dict().items()
+    }
     sam.load_state_dict(weights)
     positions = rules.tensor(released + "mask_decoder.latent_token_positional_embedding", (8, 256))
     return sam.eval(), torch.from_numpy(positions)

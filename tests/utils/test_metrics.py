@@ -56,9 +56,7 @@ def test_all_empty_is_one() -> None:
 
 def test_order_and_sharding_change_nothing() -> None:
     dice = random.Random(0)
-    scores = [
-        TargetScore(intersection=dice.randrange(1000), union=dice.randrange(1000, 3000)) for _ in range(999)
-    ]
+    scores = [TargetScore(intersection=dice.randrange(1000), union=dice.randrange(1000, 3000)) for _ in range(999)]
     for shards in (1, 2, 7):
         gathered = [score for shard in range(shards) for score in scores[shard::shards]]
         assert (giou(gathered), ciou(gathered)) == (giou(scores), ciou(scores))

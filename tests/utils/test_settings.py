@@ -55,9 +55,7 @@ def test_defaults_then_preset_then_flags(presets: Path) -> None:
 
 
 def test_every_type_converts() -> None:
-    flags = (
-        "--steps_per_epoch 3 --dropout 0.5 --size 13b --depth 4 --weights 1,0,2.5 --names coco,ade --output x"
-    )
+    flags = "--steps_per_epoch 3 --dropout 0.5 --size 13b --depth 4 --weights 1,0,2.5 --names coco,ade --output x"
     settings = parse(_Settings, flags.split())
     assert settings == _Settings(
         steps_per_epoch=3,
@@ -84,9 +82,7 @@ def test_flags_not_given_are_absent() -> None:
     assert vars(parser.parse_args(["--steps_per_epoch", "500"])) == {"steps_per_epoch": 500}
 
 
-@pytest.mark.parametrize(
-    "words", [["--local_rank", "3"], ["--local_rank=3"], ["--local-rank=3"], ["--local_rank"]]
-)
+@pytest.mark.parametrize("words", [["--local_rank", "3"], ["--local_rank=3"], ["--local-rank=3"], ["--local_rank"]])
 def test_launcher_argument_is_dropped(words: list[str]) -> None:
     assert parse(_Settings, ["--output", "x", *words]) == _Settings(output="x")
 
