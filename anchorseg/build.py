@@ -38,12 +38,30 @@ def is_anchorseg_folder(version: str | None) -> bool:
     return bool(version) and path.is_file() and json.loads(path.read_text()).get("model_type") == "anchorseg"
 
 
+def check_weights(settings: TrainSettings) -> None:
+    """Refuse a preset of pretrained parts without its files, before anything is started.
+
+    Raises:
+        CheckpointError: naming the flag.
+        FileNotFoundError: naming the file.
+    """
+    if settings.preset == "tiny" or is_anchorseg_folder(settings.version):
+        return
+    _required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf")
+    sam_file = _required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth")
+    if not Path(sam_file).is_file():
+        raise FileNotFoundError(
+            f"--vision_pretrained {sam_file} does not exist; fetch sam_vit_h_4b8939.pth (README, Weights)"
+        )
+
+
 def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
     """The model that a run trains, with LoRA and the right parameters trainable, and its tokenizer.
 
     Raises:
         CheckpointError: if weights are missing or do not fit.
     """
+    check_weights(settings)
     seed_torch(settings.seed, "weights")
     if is_anchorseg_folder(settings.version):
         model, registry = load_model(settings.version, dtype=DTYPES[settings.precision])  # type: ignore[arg-type]
@@ -119,8 +137,7 @@ def _required(value: str | None, flag: str, what: str) -> str:
 
 def _from_pretrained_parts(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
     """LLaVA in transformers' layout and SAM's own file, joined; what is new starts from its own distribution."""
-    version = _required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf")
-    sam_file = _required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth")
+    version, sam_file = str(settings.version), str(settings.vision_pretrained)
     dtype = DTYPES[settings.precision]
     if not Path(version, "tokenizer.model").is_file():
         raise CheckpointError(f"{version} holds no tokenizer.model; fetch the complete LLaVA-1.5 folder")
@@ -182,13 +199,8 @@ def load_sam(sam: SamBackbone, path: str | Path) -> SamBackbone:
     """Load SAM's published `.pth` strictly; the mask-token table is new.
 
     Raises:
-        FileNotFoundError: if the file does not exist.
         CheckpointError: if a tensor is missing, unknown or of another shape.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"--vision_pretrained {path} does not exist; fetch sam_vit_h_4b8939.pth (README, Weights)"
-        )
     tensors = torch.load(path, map_location="cpu", weights_only=True)
     own = {name: tensor for name, tensor in sam.state_dict().items() if name != "mask_token_positions"}
     wrong = [name for name in own if name not in tensors or tensors[name].shape != own[name].shape]

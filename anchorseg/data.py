@@ -15,7 +15,7 @@ from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator, ImageViews
 from dataset.mixture import Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
-from dataset.reason_seg import ReasonSeg
+from dataset.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.sample import Sample
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry
@@ -61,7 +61,7 @@ def _source(family: str, settings: TrainSettings) -> Source:
         name, _, splits = settings.reason_seg_data.partition("|")
         if name != "ReasonSeg" or not splits:
             raise DataError(settings.reason_seg_data, "--reason_seg_data is ReasonSeg|SPLIT, such as ReasonSeg|train")
-        return ReasonSeg(
+        return ReasonSegTraining(
             settings.dataset_dir,
             tuple(splits.split("_")),
             explanatory=settings.explanatory,
@@ -106,7 +106,7 @@ def build_benchmark(name: str, dataset_dir: str | Path) -> EvaluationSource:
     dataset, _, split = name.partition("|")
     if dataset != "ReasonSeg" or not split:
         raise DataError(name, "--val_dataset has no such set; allowed: ReasonSeg|SPLIT, such as ReasonSeg|val")
-    return ReasonSeg(dataset_dir, (split,))
+    return ReasonSeg(dataset_dir, split)
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,22 @@ VERSION = 1
 SPLITS = ("train", "val", "test")
 
 
-def make_scene(seed: int, split: str, index: int) -> tuple[Scene, Query]:
-    """Scene `index` of a split and its query: a pure function of the three."""
+QUERIES = {"train": 4, "val": 1, "test": 1}
+"""Most queries of one scene, about different targets."""
+
+
+def make_scene(seed: int, split: str, index: int) -> tuple[Scene, tuple[Query, ...]]:
+    """Scene `index` of a split and its queries: a pure function of the three."""
     rng = generator_for(seed, split, index)
     while True:
         scene = draw_scene(rng)
-        query = draw_query(rng, scene.objects, max(scene.image.shape[:2]), split)
-        if query.texts:
-            return scene, query
+        found: dict[tuple[int, ...], Query] = {}
+        for _ in range(2 * QUERIES[split]):
+            query = draw_query(rng, scene.objects, max(scene.image.shape[:2]), split)
+            if query.texts and len(found) < QUERIES[split]:
+                found.setdefault(tuple(sorted(query.targets)), query)
+        if found:
+            return scene, tuple(found.values())
 
 
 def explanation(scene: Scene, query: Query) -> str:
@@ -67,18 +75,20 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[s
     explanations = []
     for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
         name = f"{split}_{index:05d}"
-        scene, query = make_scene(seed, split, index)
+        scene, queries = make_scene(seed, split, index)
         _, encoded = cv2.imencode(".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
         (folder / f"{name}.jpg").write_bytes(encoded.tobytes())
-        write_json(folder / f"{name}.json", annotation(scene, query, f"{name}.jpg"))
-        explanations.append(
-            {
-                "query": query.texts[0],
-                "outputs": explanation(scene, query),
-                "image": f"{name}.jpg",
-                "json": f"{name}.json",
-            }
-        )
+        for number, query in enumerate(queries, start=1):
+            file = f"{name}.json" if number == 1 else f"{name}.{number}.json"
+            write_json(folder / file, annotation(scene, query, f"{name}.jpg"))
+            explanations.append(
+                {
+                    "query": query.texts[0],
+                    "outputs": explanation(scene, query),
+                    "image": f"{name}.jpg",
+                    "json": file,
+                }
+            )
     return explanations
 
 

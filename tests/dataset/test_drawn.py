@@ -22,14 +22,20 @@ SCENES = [(split, index) for split in ("train", "val", "test") for index in rang
 
 @pytest.fixture(scope="module")
 def drawn():
-    return {key: make_scene(0, *key) for key in SCENES}
+    return {
+        (*key, n): (scene, query)
+        for key in SCENES
+        for scene, found in [make_scene(0, *key)]
+        for n, query in enumerate(found)
+    }
 
 
 def test_a_scene_is_a_function_of_seed_split_and_index(drawn):
     for key in SCENES[:6]:
-        scene, query = make_scene(0, *key)
-        assert np.array_equal(scene.image, drawn[key][0].image) and query == drawn[key][1]
-    assert not np.array_equal(make_scene(1, "train", 0)[0].image, drawn["train", 0][0].image)
+        scene, found = make_scene(0, *key)
+        for number, query in enumerate(found):
+            assert np.array_equal(scene.image, drawn[(*key, number)][0].image) and query == drawn[(*key, number)][1]
+    assert not np.array_equal(make_scene(1, "train", 0)[0].image, drawn["train", 0, 0][0].image)
 
 
 def test_scenes_vary(drawn):
@@ -120,9 +126,9 @@ def test_splits_share_no_wording():
 def test_words_of_unseen_wordings_are_known(drawn):
     words = {split: Counter() for split in ("train", "val", "test")}
     for index in range(400):
-        _, query = make_scene(0, "train", index)
-        words["train"].update(re.findall(r"[a-z]+", " ".join(query.texts).lower()))
-    for (split, _), (_, query) in drawn.items():
+        for query in make_scene(0, "train", index)[1]:
+            words["train"].update(re.findall(r"[a-z]+", " ".join(query.texts).lower()))
+    for (split, _, _), (_, query) in drawn.items():
         words[split].update(re.findall(r"[a-z]+", " ".join(query.texts).lower()))
     unseen = words["val"] + words["test"]
     known = sum(count for word, count in unseen.items() if word in words["train"])
@@ -136,11 +142,16 @@ def test_written_scenes_are_read_by_the_reason_seg_reader(tmp_path):
     assert not write_scenes(tmp_path, counts=counts, seed=3)
     folder = tmp_path / "reason_seg" / "ReasonSeg"
     for split, count in counts.items():
-        source = ReasonSeg(tmp_path, (split,))
-        assert len(source) == count
-        for index in range(count):
+        source = ReasonSeg(tmp_path, split)
+        written = [
+            (scene, query)
+            for index in range(count)
+            for scene, found in [make_scene(3, split, index)]
+            for query in found
+        ]
+        assert len(source) == len(written) >= count
+        for index, (scene, query) in enumerate(written):
             sample = source.evaluation_sample(index, forced=True)
-            scene, query = make_scene(3, split, index)
             assert sample.query == query.texts[0]
             masks = [fill_polygon(scene.objects[i].polygon, *scene.image.shape[:2]) for i in query.targets]
             assert np.array_equal(sample.masks[0], np.any(masks, axis=0))
