@@ -14,7 +14,7 @@ import psutil
 
 from utils.files import write_json
 
-SCENES = {"train": 4000, "val": 60, "test": 240}
+SCENES = {"train": 3000, "val": 60, "test": 240}
 SCENE_SEED = 0
 PICTURES = 24
 
