@@ -94,12 +94,13 @@ def test_predictor(trained, tmp_path):
     predictor.set_image(make_sample(0).image)
     with pytest.raises(ValueError, match="empty"):
         predictor.predict("  ")
-    answer = predictor.predict("the red thing", max_new_tokens=20)
+    question = "What is the red thing in this image?"
+    answer = predictor.predict(question, raw_prompt=True, max_new_tokens=20)
     assert answer.has_target and answer.mask.shape == (60, 80) and answer.mask.dtype == bool
     target = answer.targets[0]
     assert target.phrase == "It is" and 0 <= target.score <= 1
     assert target.prior.shape == (60, 80) and target.prior.min() >= 0 and target.prior.max() <= 1
-    silent = predictor.predict("the red thing", max_new_tokens=1)
+    silent = predictor.predict(question, raw_prompt=True, max_new_tokens=1)
     assert not silent.has_target and silent.mask is None
 
 
