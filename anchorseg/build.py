@@ -45,6 +45,11 @@ def check_weights(settings: TrainSettings) -> None:
         CheckpointError: naming the flag.
         FileNotFoundError: naming the file.
     """
+    if settings.vision_tower is not None:
+        raise CheckpointError(
+            f"--vision_tower {settings.vision_tower} is not used: LLaVA-1.5 in transformers' layout, the only one that "
+            "--version reads so far, holds its CLIP itself; leave the flag out"
+        )
     if settings.preset == "tiny" or is_anchorseg_folder(settings.version):
         return
     _required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf")

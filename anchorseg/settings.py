@@ -22,7 +22,7 @@ class TrainSettings:
         None, help="LLaVA-1.5 folder or hub name (transformers layout), or an AnchorSeg model folder", group=MODEL
     )
     vision_tower: str | None = setting(
-        None, help="CLIP folder, where the LLaVA weights hold none; none takes the one inside", group=MODEL
+        None, help="CLIP folder, for LLaVA weights that hold none; refused where they do", group=MODEL
     )
     vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", group=MODEL)
     precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)

@@ -169,6 +169,7 @@ def test_merge_and_evaluate_one_and_two_ranks(scenes, trained, tmp_path):
         (["--dataset_dir", "nowhere"], "--dataset_dir nowhere does not exist"),
         (["--preset", "7b"], "--version is needed"),
         (["--preset", "7b", "--version", "llava", "--vision_pretrained", "sam.pth"], "sam.pth does not exist"),
+        (["--vision_tower", "clip"], "--vision_tower clip is not used"),
         (["--no_spatial_prior"], "spatial_prior is off, but"),
         (["--preset", "8b"], "--preset is '8b'; it must be one of tiny, 7b, 13b"),
     ],
