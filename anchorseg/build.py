@@ -23,7 +23,6 @@ from utils.errors import CheckpointError
 from utils.seeding import seed_torch
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-LLAMA_VOCABULARY = 32_000
 NEW_ROW_STD = 0.02
 
 

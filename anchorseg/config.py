@@ -63,11 +63,6 @@ class Method:
         """Queries of one target, K + 1."""
         return self.num_latents + 1
 
-    @property
-    def num_queries(self) -> int:
-        """Queries of one target that reach the mask decoder."""
-        return self.bank_length if self.contextual_queries else 1
-
 
 def strict(kind: type[Typed], values: dict[str, Any], where: str) -> Typed:
     """Build a frozen dataclass from a mapping and name any key that it does not have.

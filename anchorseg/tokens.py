@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,10 +195,3 @@ class TokenRegistry:
             if index is not None:
                 words.append(self._names[index])
         return re.sub(r"\s+([.,!?])", r"\1", " ".join(word for word in words if word)).strip()
-
-
-def copy_tokenizer(source: str | Path, target: str | Path) -> None:
-    """Copy a tokenizer's files from one model folder to another."""
-    for name in ("tokenizer.model", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (Path(source) / name).is_file():
-            shutil.copy2(Path(source) / name, Path(target) / name)
