@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
-from transformers import LlavaConfig, PreTrainedConfig
+from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig
 
 from anchorseg.tokens import TokenStrings
 from model.sam import SamSizes
@@ -36,7 +36,10 @@ class Method:
     padding_attention: Literal["zero", "plain"] = "zero"
     """Attention output of padding patches in the language model: zero as under variable-length flash attention,
     or what plain attention gives."""
-
+    prior_range: Literal["all", "valid"] = "all"
+    """Patches whose similarity sets minimum and maximum: all, as published, or those that show the image."""
+    void_pixels: Literal["background", "ignore"] = "background"
+    """Pixels marked to be ignored are trained as background, as published, or left out of every mask term."""
     token_sigma: float = 7.0
     """Deviation, in patches, of the Gaussian that softens the mask-to-token target (7 on the paper's 24 x 24 grid)."""
     token_target: Literal["nearest", "area"] = "nearest"
@@ -62,6 +65,18 @@ class Method:
     def bank_length(self) -> int:
         """Queries of one target, K + 1."""
         return self.num_latents + 1
+
+
+INFERENCE_OPTIONS = (
+    "num_latents",
+    "contextual_queries",
+    "spatial_prior",
+    "inject_prior",
+    "clip_statistics",
+    "padding_attention",
+    "prior_range",
+)
+"""Fields of `Method` that trained weights depend on; the others decide how to train only."""
 
 
 def strict(kind: type[Typed], values: dict[str, Any], where: str) -> Typed:
@@ -135,3 +150,8 @@ class AnchorSegConfig(PreTrainedConfig):
     def token_grid(self) -> int:
         """Patches along a side of the CLIP view; P is its square."""
         return self.clip_side // self.llava_config.vision_config.patch_size
+
+    def generation_settings(self) -> GenerationConfig:
+        """Greedy decoding between the model's first and last tokens."""
+        ids = self.token_ids or {}
+        return GenerationConfig(bos_token_id=ids["bos"], eos_token_id=ids["eos"], do_sample=False)

@@ -157,6 +157,7 @@ def mask_to_token(
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
     ignore: Tensor | None = None,
+    patch_valid: Tensor | None = None,
 ) -> CycleLoss:
     """Compare the token responses of one image with its masks, softened on the token grid.
 
@@ -170,6 +171,7 @@ def mask_to_token(
         scale: factor that turns a response into a logit.
         shift: summand that turns a response into a logit.
         ignore: boolean (H, W); a patch is left out if at least half of it is ignored.
+        patch_valid: boolean (P,); the other patches are left out.
 
     Returns:
         BCE and Dice of each target.
@@ -181,9 +183,10 @@ def mask_to_token(
     coarse = geometry.masks_to_tokens(masks, view_side, grid, mode=target_sampling)
     targets = gaussian_target(coarse, kernel, sigma)
     logits = _as_logits(responses, scale, shift).unflatten(1, (grid, grid))
-    left_out = None
+    left_out = None if patch_valid is None else ~patch_valid.unflatten(0, (grid, grid))
     if ignore is not None:
-        left_out = geometry.masks_to_tokens(ignore[None], view_side, grid, mode="area")[0] >= 0.5
+        ignored = geometry.masks_to_tokens(ignore[None], view_side, grid, mode="area")[0] >= 0.5
+        left_out = ignored if left_out is None else left_out | ignored
     return CycleLoss(
         bce=losses.binary_cross_entropy(logits, targets, ignore=left_out),
         dice=losses.dice(logits, targets, ignore=left_out),

@@ -6,6 +6,7 @@ Letters: R rows (one question each), T prompt positions, P image tokens, D langu
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,13 +77,16 @@ class _Rows:
 
 
 @torch.inference_mode()
-def generate(model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128) -> Generated:
+def generate(
+    model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128, answer: Sequence[int] | None = None
+) -> Generated:
     """Answer every row greedily and decode the masks of the targets written.
 
     Args:
         model: in evaluation mode.
         batch: prompts that end with `ASSISTANT:`, one conversation a row.
         max_new_tokens: most tokens an answer may have; an unfinished bank at the end gives no target.
+        answer: ids that every row writes instead of choosing, to compare with the same answer in a prompt.
     """
     eos = model.config.token_ids["eos"]
     grammar = BankGrammar(model.bank_ids)
@@ -96,7 +100,10 @@ def generate(model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128) 
     state = hidden.gather(1, (rows.lengths - 1).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1]))
     last = torch.full_like(rows.lengths, -1)
     for step in range(max_new_tokens):
-        last = grammar.choose(model.llava.logits(state[:, 0]), last)
+        if answer is None:
+            last = grammar.choose(model.llava.logits(state[:, 0]), last)
+        else:
+            last = torch.full_like(last, answer[step] if step < len(answer) else eos)
         last = torch.where(alive, last, eos)
         alive = alive & (last != eos)
         if not alive.any():

@@ -6,12 +6,12 @@ C prompt width, G feature grid, M low-resolution side, H W original size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from anchorseg.config import AnchorSegConfig
 from anchorseg.query_bank import BankPositions, QueryBankProjector, gather_states, locate_banks
@@ -63,9 +63,10 @@ class AnchorSegOutput:
 
 @dataclass(frozen=True)
 class ImageContext:
-    """What decoding masks needs of the images: which image each row shows, and the sizes of its views."""
+    """What decoding masks needs of the images: which image each row shows, and the rest as in `Batch`."""
 
     row_images: Tensor
+    patch_valid: Tensor
     sam_pixels: Tensor
     clip_sizes: tuple[tuple[int, int], ...]
     sam_sizes: tuple[tuple[int, int], ...]
@@ -74,7 +75,7 @@ class ImageContext:
     @classmethod
     def of(cls, batch: Batch) -> ImageContext:
         """The images of a batch."""
-        return cls(batch.row_images, batch.sam_pixels, batch.clip_sizes, batch.sam_sizes, batch.original_sizes)
+        return cls(**{field.name: getattr(batch, field.name) for field in fields(cls)})
 
 
 def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor:
@@ -160,11 +161,6 @@ class AnchorSegModel(PreTrainedModel):
         ids = self.config.token_ids
         return (*ids["reasoning"], ids["segment"])
 
-    def generation_settings(self) -> GenerationConfig:
-        """Greedy decoding between this model's first and last tokens."""
-        ids = self.config.token_ids
-        return GenerationConfig(bos_token_id=ids["bos"], eos_token_id=ids["eos"], do_sample=False)
-
     def token_valid(self, input_ids: Tensor, segments: Tensor, patch_valid: Tensor) -> Tensor:
         """(R, T) false at padding and at padding patches.
 
@@ -189,7 +185,8 @@ class AnchorSegModel(PreTrainedModel):
     ) -> Prior:
         """Ground the anchors (N, D) in their images' token states (N, P, D)."""
         scores = similarity(anchors, image_states)
-        responses = min_max(scores)
+        valid = context.patch_valid[target_images] if self.method.prior_range == "valid" else None
+        responses = min_max(scores, valid)
         maps = tuple(
             geometry.tokens_to_map(
                 responses[target_images == image].float(), self.config.clip_side, context.clip_sizes[image], size

@@ -64,36 +64,40 @@ class Objective:
             if not present.any():
                 continue
             count += int(present.sum())
-            for name, values in self._image_terms(segmentation, image, truth[present], present).items():
+            for name, values in self._image_terms(segmentation, image, truth[present], present, batch).items():
                 sums.setdefault(name, []).append(values.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
             return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
-    def _image_terms(self, segmentation: Segmentation, image: int, truth: Tensor, present: Tensor) -> dict[str, Tensor]:
+    def _image_terms(
+        self, segmentation: Segmentation, image: int, truth: Tensor, present: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        method, prior = self.method, segmentation.prior
         logits = segmentation.masks[image][present]
         target = truth.to(logits.dtype)
+        ignore = batch.ignore[image] if method.void_pixels == "ignore" else None
         terms = {
-            "mask_bce": losses.binary_cross_entropy(logits, target),
-            "mask_dice": losses.dice(logits, target),
+            "mask_bce": losses.binary_cross_entropy(logits, target, ignore=ignore),
+            "mask_dice": losses.dice(logits, target, ignore=ignore),
         }
-        prior = segmentation.prior
-        if prior is not None and self.method.token_to_mask:
-            found = cycle.token_to_mask(
-                prior.maps[image][present], truth, scale=self.method.cycle_scale, shift=self.method.cycle_shift
-            )
+        if prior is not None and method.token_to_mask:
+            maps = prior.maps[image][present]
+            found = cycle.token_to_mask(maps, truth, scale=method.cycle_scale, shift=method.cycle_shift, ignore=ignore)
             terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
-        if prior is not None and self.method.mask_to_token:
+        if prior is not None and method.mask_to_token:
             responses = prior.responses[segmentation.target_images == image][present].float()
             found = cycle.mask_to_token(
                 responses,
                 truth,
                 self.clip_side,
-                sigma=self.method.token_sigma,
-                target_sampling=self.method.token_target,
-                scale=self.method.cycle_scale,
-                shift=self.method.cycle_shift,
+                sigma=method.token_sigma,
+                target_sampling=method.token_target,
+                scale=method.cycle_scale,
+                shift=method.cycle_shift,
+                ignore=ignore,
+                patch_valid=batch.patch_valid[image] if method.prior_range == "valid" else None,
             )
             terms |= {"m2t_bce": found.bce, "m2t_dice": found.dice}
         return terms

@@ -33,6 +33,20 @@ class QueryBank:
     anchors: Tensor
 
 
+def locate_left(input_ids: Tensor, segment_id: int, num_latents: int) -> BankPositions:
+    """The K positions left of every `<SEG>`, whatever stands there, as the published code takes them.
+
+    The published gRefCOCO protocol depends on it: its second pass turns `<REJ>`, which no latents precede, to `<SEG>`.
+
+    Args:
+        input_ids: (R, T) token ids.
+        segment_id: id of `<SEG>`.
+        num_latents: K.
+    """
+    rows, ends = (input_ids == segment_id).nonzero(as_tuple=True)
+    return BankPositions(rows, ends.unsqueeze(1) + torch.arange(-num_latents, 1, device=input_ids.device))
+
+
 def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
     """Find every target by its ids.
 
@@ -43,19 +57,18 @@ def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
     Raises:
         ValueError: if a `<SEG>` is not directly preceded by the K latent ids in order.
     """
-    rows, ends = (input_ids == bank_ids[-1]).nonzero(as_tuple=True)
-    offsets = torch.arange(1 - len(bank_ids), 1, device=input_ids.device)
-    columns = ends.unsqueeze(1) + offsets
+    positions = locate_left(input_ids, bank_ids[-1], len(bank_ids) - 1)
+    rows, columns = positions.rows, positions.columns
     found = input_ids[rows.unsqueeze(1), columns.clamp(min=0)]
     expected = torch.tensor(bank_ids, device=input_ids.device)
     if bool((columns < 1).any()) or bool((found != expected).any()):
         wrong = int(((found != expected) | (columns < 1)).any(dim=1).nonzero()[0])
         raise ValueError(
-            f"row {int(rows[wrong])}, position {int(ends[wrong])}: <SEG> (id {bank_ids[-1]}) follows ids "
+            f"row {int(rows[wrong])}, position {int(columns[wrong, -1])}: <SEG> (id {bank_ids[-1]}) follows ids "
             f"{found[wrong, :-1].tolist()}, but must follow the latent ids {list(bank_ids[:-1])}; "
             "check that tokenizer and model have the same number of latent tokens"
         )
-    return BankPositions(rows, columns)
+    return positions
 
 
 def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Tensor]:

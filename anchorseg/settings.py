@@ -17,14 +17,20 @@ MODEL, DATA, TRAINING, METHOD, RUN = "model", "data", "training", "method", "run
 class TrainSettings:
     """Everything that decides a run."""
 
-    preset: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes and recipe", group=MODEL)
+    preset: str = setting("7b", help="recipe, a file of the folder configs", group=MODEL)
+    size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones", group=MODEL)
     version: str | None = setting(
-        None, help="LLaVA-1.5 folder or hub name (transformers layout), or an AnchorSeg model folder", group=MODEL
+        None, help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder", group=MODEL
     )
     vision_tower: str | None = setting(
-        None, help="CLIP folder, for LLaVA weights that hold none; refused where they do", group=MODEL
+        None,
+        help="CLIP folder or hub name, for LLaVA's original layout; refused where LLaVA holds its CLIP",
+        group=MODEL,
     )
     vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", group=MODEL)
+    sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
+        "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", group=MODEL
+    )
     precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
     lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)
@@ -71,6 +77,12 @@ class TrainSettings:
     clip_statistics: Literal["clip", "sam"] = setting("clip", help="normalisation of the CLIP view", group=METHOD)
     padding_attention: Literal["zero", "plain"] = setting(
         "zero", help="attention output of padding patches", group=METHOD
+    )
+    prior_range: Literal["all", "valid"] = setting(
+        "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image", group=METHOD
+    )
+    void_pixels: Literal["background", "ignore"] = setting(
+        "background", help="ignore pixels in training: background, or left out of every mask term", group=METHOD
     )
     token_sigma: float = setting(7.0, help="softness of the mask-to-token target, in patches", above=0, group=METHOD)
     token_target: Literal["nearest", "area"] = setting(

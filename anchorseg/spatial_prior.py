@@ -22,17 +22,20 @@ def similarity(anchors: Tensor, image_states: Tensor) -> Tensor:
     return torch.einsum("nd,npd->np", anchors, image_states)
 
 
-def min_max(scores: Tensor) -> Tensor:
-    """Scale each row to [0, 1] over all its P tokens, with gradients through minimum and maximum.
+def min_max(scores: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Scale each row to [0, 1] over its P tokens, with gradients through minimum and maximum.
 
     A constant row has no order and gives zeros; the published code divides 0 by 0 there.
 
     Args:
         scores: (N, P).
+        valid: (N, P) boolean, tokens that count; the others become 0. All count without it.
 
     Returns:
         (N, P) spatial responses r.
     """
-    low = scores.amin(dim=1, keepdim=True)
-    spread = scores.amax(dim=1, keepdim=True) - low
-    return (scores - low) / spread.clamp(min=torch.finfo(scores.dtype).tiny)
+    if valid is None:
+        valid = torch.ones_like(scores, dtype=torch.bool)
+    low = scores.masked_fill(~valid, torch.inf).amin(dim=1, keepdim=True)
+    spread = scores.masked_fill(~valid, -torch.inf).amax(dim=1, keepdim=True) - low
+    return ((scores - low) / spread.clamp(min=torch.finfo(scores.dtype).tiny)).masked_fill(~valid, 0.0)

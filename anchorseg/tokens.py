@@ -94,12 +94,15 @@ class TokenRegistry:
         Raises:
             CheckpointError: if a file is missing or an added token of `strings` is not in it.
         """
-        folder = Path(folder)
-        model, added = folder / "tokenizer.model", folder / "added_tokens.json"
-        for path in (model, added):
-            if not path.is_file():
-                raise CheckpointError(f"{path} is missing; a model folder holds tokenizer.model and added_tokens.json")
-        return cls(model.read_bytes(), strings, json.loads(added.read_text(encoding="utf-8")))
+        model = Path(folder) / "tokenizer.model"
+        if not model.is_file():
+            raise CheckpointError(f"{model} is missing; a model folder holds tokenizer.model and added_tokens.json")
+        return cls(model.read_bytes(), strings, read_added(folder))
+
+    def renamed(self, strings: TokenStrings) -> TokenRegistry:
+        """The same ids under other strings; `strings` has as many reasoning tokens."""
+        pairs = zip(self.strings.all, strings.all, strict=True)
+        return TokenRegistry(self._model, strings, {new: self.added[old] for old, new in pairs})
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.model`, `added_tokens.json` and `tokenizer_config.json` into an existing folder."""
@@ -195,3 +198,17 @@ class TokenRegistry:
             if index is not None:
                 words.append(self._names[index])
         return re.sub(r"\s+([.,!?])", r"\1", " ".join(word for word in words if word)).strip()
+
+
+def read_added(folder: str | Path) -> dict[str, int]:
+    """Added tokens of a tokenizer folder, string to id.
+
+    Raises:
+        CheckpointError: if the folder does not say.
+    """
+    path = Path(folder) / "added_tokens.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} is missing: the tokenizer is without the added tokens; use the tokenizer saved with the model"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))

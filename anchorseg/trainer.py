@@ -32,7 +32,7 @@ from utils.errors import DivergedError
 from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
 
-IDENTITY = ("preset", "version", "seed", "num_latents", "contextual_queries", "lora_r", "train_scope", "batch_size",
+IDENTITY = ("size", "version", "seed", "num_latents", "contextual_queries", "lora_r", "train_scope", "batch_size",
             "grad_accumulation_steps", "dataset", "sample_rates")  # fmt: skip
 
 

@@ -20,6 +20,10 @@ class CheckpointError(UserError, ValueError):
     """A checkpoint that is incomplete or does not fit the model."""
 
 
+class OutputExistsError(UserError, FileExistsError):
+    """An output that is already there and would be overwritten."""
+
+
 class DivergedError(UserError, FloatingPointError):
     """A training run whose loss is no longer finite."""
 

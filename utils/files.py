@@ -4,11 +4,15 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from utils.errors import OutputExistsError
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -72,3 +76,33 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse an output folder that holds something.
+
+    Raises:
+        OutputExistsError: if `path` is a file or a folder that is not empty.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise OutputExistsError(f"{path} exists and is not empty; give a new folder, nothing is overwritten")
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name at the end, so that `path` is whole or absent.
+
+    Raises:
+        OutputExistsError: if `path` exists and is not an empty folder.
+    """
+    path = Path(path)
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_folder(path.parent)

@@ -327,3 +327,10 @@ def render(settings: Any) -> str:
         star, note = ("*", f"(default {_shown(field.default)})") if differs else (" ", "")
         lines.append(f"{star} {field.name:<{names}}  {shown[field.name]:<{width}}  {note}".rstrip())
     return "\n".join(lines)
+
+
+def as_flag(name: str, value: Any) -> str:
+    """The flag that gives a setting a value, as one types it."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {_shown(value)}"
