@@ -170,7 +170,7 @@ def mask_to_token(
         target_sampling: how a mask reaches the grid, see `utils.geometry.masks_to_tokens`.
         scale: factor that turns a response into a logit.
         shift: summand that turns a response into a logit.
-        ignore: boolean (H, W); a patch is left out if at least half of it is ignored.
+        ignore: boolean (H, W) or (n, H, W); a patch is left out if at least half of it is ignored.
         patch_valid: boolean (P,); the other patches are left out.
 
     Returns:
@@ -185,7 +185,7 @@ def mask_to_token(
     logits = _as_logits(responses, scale, shift).unflatten(1, (grid, grid))
     left_out = None if patch_valid is None else ~patch_valid.unflatten(0, (grid, grid))
     if ignore is not None:
-        ignored = geometry.masks_to_tokens(ignore[None], view_side, grid, mode="area")[0] >= 0.5
+        ignored = geometry.masks_to_tokens(ignore.view(-1, *ignore.shape[-2:]), view_side, grid, mode="area") >= 0.5
         left_out = ignored if left_out is None else left_out | ignored
     return CycleLoss(
         bce=losses.binary_cross_entropy(logits, targets, ignore=left_out),

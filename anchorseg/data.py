@@ -83,8 +83,8 @@ def check_data_folder(folder: str | Path) -> None:
         )
 
 
-def build_mixture(settings: TrainSettings) -> Mixture:
-    """The training stream; a family of rate 0 is not read.
+def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
+    """The training stream for a collator; a family of rate 0 is not read.
 
     Raises:
         DataError: for an unknown family or a malformed annotation.
@@ -94,7 +94,7 @@ def build_mixture(settings: TrainSettings) -> Mixture:
         (name, rate) for name, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True) if rate > 0
     ]
     sources = [(name, _source(name, settings)) for name, _ in families]
-    return Mixture(sources, [rate for _, rate in families], seed=settings.seed)
+    return Mixture(sources, [rate for _, rate in families], seed=settings.seed, check=collator.check)
 
 
 def build_benchmark(name: str, dataset_dir: str | Path) -> EvaluationSource:

@@ -161,7 +161,7 @@ class Evaluator:
 def _score(index: int, sample: Sample, mask: np.ndarray | None, answer: str | None, num_targets: int) -> Row:
     truth = sample.truth
     predicted = np.zeros_like(truth) if mask is None else mask
-    intersection, union = metrics.intersection_and_union(predicted, truth, sample.ignore)
+    intersection, union = metrics.intersection_and_union(predicted, truth, sample.void)
     return Row(
         index=index,
         record=sample.record,

@@ -64,7 +64,7 @@ class Objective:
             if not present.any():
                 continue
             count += int(present.sum())
-            for name, values in self._image_terms(segmentation, image, truth[present], present, batch).items():
+            for name, values in self._image_terms(segmentation, image, present, batch).items():
                 sums.setdefault(name, []).append(values.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
@@ -72,12 +72,13 @@ class Objective:
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
     def _image_terms(
-        self, segmentation: Segmentation, image: int, truth: Tensor, present: Tensor, batch: Batch
+        self, segmentation: Segmentation, image: int, present: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
         method, prior = self.method, segmentation.prior
-        logits = segmentation.masks[image][present]
+        logits, truth = segmentation.masks[image][present], batch.target_truth(image)[present]
         target = truth.to(logits.dtype)
-        ignore = batch.ignore[image] if method.void_pixels == "ignore" else None
+        ignore = batch.target_ignore(image) if method.void_pixels == "ignore" else None
+        ignore = None if ignore is None else ignore[present]
         terms = {
             "mask_bce": losses.binary_cross_entropy(logits, target, ignore=ignore),
             "mask_dice": losses.dice(logits, target, ignore=ignore),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from anchorseg.build import DTYPES
 from anchorseg.checkpoints import LATEST, Checkpoints, Progress
+from anchorseg.config import Method
 from anchorseg.data import EvaluationSource, build_benchmark, build_mixture, make_collator, training_batches
 from anchorseg.evaluation import Evaluator, Result
 from anchorseg.modeling import AnchorSegModel
@@ -32,8 +34,11 @@ from utils.errors import DivergedError
 from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
 
-IDENTITY = ("size", "version", "seed", "num_latents", "contextual_queries", "lora_r", "train_scope", "batch_size",
-            "grad_accumulation_steps", "dataset", "sample_rates")  # fmt: skip
+IDENTITY = (
+    "size", "version", "seed", "lora_r", "train_scope", "batch_size", "grad_accumulation_steps", "dataset",
+    "sample_rates", "ce_loss_weight", "bce_loss_weight", "dice_loss_weight", *(field.name for field in fields(Method)),
+)  # fmt: skip
+"""Settings that a run and the checkpoint it resumes must share; another number of epochs or rate is allowed."""
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
@@ -107,7 +112,7 @@ class Trainer:
         self.collator = make_collator(model.config, registry, max_length=settings.model_max_length)
         self.objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
         self.benchmarks = self._benchmarks()
-        self.mixture = build_mixture(settings)
+        self.mixture = build_mixture(settings, self.collator)
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(

@@ -46,7 +46,7 @@ class Batch:
         segments: (R, T) 0 at the image prefix, 1, 2, ... at its conversations, -1 at padding.
         positions: (R, T) rotary positions; every conversation goes on from its prefix.
         row_images: (R,) image of each row; rows are in the order of images.
-        masks: for each image (n, H, W) boolean; ignore: (H, W) boolean or None.
+        masks: for each image (n, H, W) boolean; ignore: the same or None, see `Sample`.
         target_images, target_masks: (N,) image, and mask of that image, of each target in reading order.
     """
 
@@ -82,6 +82,11 @@ class Batch:
     def target_truth(self, image: int) -> Tensor:
         """Masks (n, H, W) of one image's targets, in reading order."""
         return self.masks[image][self.target_masks[self.target_images == image]]
+
+    def target_ignore(self, image: int) -> Tensor | None:
+        """Pixels (n, H, W) to be left out for one image's targets, in reading order, or None."""
+        ignore = self.ignore[image]
+        return None if ignore is None else ignore[self.target_masks[self.target_images == image]]
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,15 @@ class Collator:
         self.prompt = prompt
         self.views = views
         self.share_prefix = share_prefix
+
+    def check(self, sample: Sample) -> None:
+        """Refuse a sample that cannot be collated.
+
+        Raises:
+            DataError: for a conversation longer than the prompt encoder allows.
+        """
+        for conversation in sample.conversations:
+            self.prompt.branch(conversation, sample.record)
 
     def prepare(self, sample: Sample) -> PreparedImage:
         """Make both views of the sample's image."""

@@ -6,7 +6,7 @@ Draw number d is the same sample whatever the number of ranks and workers, so a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,7 @@ class Mixture(Dataset[Draw]):
         sources: named sources.
         rates: relative rate of each source.
         seed: of the whole stream.
+        check: raises `DataError` for a sample that cannot be trained on, which then counts as a bad record.
         max_attempts: bad records in a row after which the stream stops.
 
     Raises:
@@ -49,7 +50,13 @@ class Mixture(Dataset[Draw]):
     """
 
     def __init__(
-        self, sources: Sequence[tuple[str, Source]], rates: Sequence[float], *, seed: int, max_attempts: int = 20
+        self,
+        sources: Sequence[tuple[str, Source]],
+        rates: Sequence[float],
+        *,
+        seed: int,
+        check: Callable[[Sample], None] = lambda sample: None,
+        max_attempts: int = 20,
     ) -> None:
         if len(sources) != len(rates):
             raise ValueError(
@@ -62,6 +69,7 @@ class Mixture(Dataset[Draw]):
         self._chances = np.asarray(rates, dtype=np.float64) / sum(rates)
         self._seed = seed
         self._max_attempts = max_attempts
+        self._check = check
 
     def __getitem__(self, draw: int) -> Draw:
         """The sample of a global draw index; a bad record is replaced by another draw, and reported.
@@ -74,7 +82,9 @@ class Mixture(Dataset[Draw]):
             rng = generator_for(self._seed, draw, attempt)
             name, source = self._sources[int(rng.choice(len(self._sources), p=self._chances))]
             try:
-                return Draw(source.training_sample(int(rng.integers(len(source))), rng), tuple(skipped))
+                sample = source.training_sample(int(rng.integers(len(source))), rng)
+                self._check(sample)
+                return Draw(sample, tuple(skipped))
             except DataError as error:
                 skipped.append(f"{name}: {error.reason} [{error.path}]")
         raise DataError(

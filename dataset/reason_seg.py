@@ -190,7 +190,7 @@ class ReasonSeg:
             image=image,
             conversations=(Conversation((Turn(template.format(text=text), answer),)),),
             masks=(painted == TARGET)[None],
-            ignore=painted == IGNORE,
+            ignore=(painted == IGNORE)[None],
             query=text,
         )
 
@@ -273,6 +273,7 @@ class ReasonSegTraining:
             image=image,
             conversations=tuple(Conversation((turn,)) for turn in turns),
             masks=np.stack([mask == TARGET for mask in painted]) if painted else empty,
+            ignore=np.stack([mask == IGNORE for mask in painted]) if painted else None,
             query=queries[0].text,
         )
 

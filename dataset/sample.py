@@ -52,7 +52,7 @@ class Sample:
         image: (H, W, 3) uint8 RGB.
         conversations: what is asked; slots refer to `masks`.
         masks: (n, H, W) boolean.
-        ignore: (H, W) boolean, pixels that evaluation leaves out, or None.
+        ignore: (n, H, W) boolean, pixels that are neither of a mask nor of its background, or None.
         query: the user's own words of the first conversation, without any template.
     """
 
@@ -73,3 +73,8 @@ class Sample:
     def truth(self) -> np.ndarray:
         """(H, W) boolean union of all masks."""
         return np.asarray(self.masks.any(axis=0))
+
+    @property
+    def void(self) -> np.ndarray | None:
+        """(H, W) boolean, pixels outside the truth that evaluation leaves out, or None."""
+        return None if self.ignore is None else np.asarray(self.ignore.any(axis=0) & ~self.truth)

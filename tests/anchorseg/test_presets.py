@@ -1,41 +1,17 @@
 """Presets at real size, on the meta device: exactly the parameters that the paper trains."""
 
+import json
+
 import pytest
-import torch
 
-from anchorseg.config import Method
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.presets import preset_config
-from anchorseg.trainable import describe_trainable, set_trainable, trainable_groups
-from model.lora import LoraSettings, add_lora
-from tests.conftest import make_registry
-
-LLAMA_PIECES = 32_000
-
-
-class LlamaSized:
-    """A registry as long as LLaMA's with the eleven added tokens."""
-
-    def __init__(self) -> None:
-        self._tiny = make_registry()
-
-    def __len__(self) -> int:
-        return LLAMA_PIECES + 11
-
-    def __getattr__(self, name: str):
-        return getattr(self._tiny, name)
-
-
-def meta_model(preset: str, rank: int) -> AnchorSegModel:
-    with torch.device("meta"):
-        model = AnchorSegModel(preset_config(preset, Method(), LlamaSized()))
-        add_lora(model.llava.language_model, LoraSettings(r=rank))
-    set_trainable(model, "paper")
-    return model
+from anchorseg.settings import TrainSettings
+from anchorseg.trainable import describe_trainable, trainable_groups
+from scripts.parameters import CONFIGS, meta_model, table
+from utils.settings import parse, render
 
 
 def test_7b_trains_exactly_what_the_paper_trains():
-    model = meta_model("7b", 8)
+    model = meta_model(TrainSettings(size="7b"))
     counts = {name: sum(p.numel() for p in group) for name, group in trainable_groups(model).items()}
     assert counts == {
         "embeddings and head": 262_234_112,
@@ -55,7 +31,38 @@ def test_7b_trains_exactly_what_the_paper_trains():
 
 
 def test_13b_has_rank_64():
-    model = meta_model("13b", 64)
+    model = meta_model(TrainSettings(size="13b", lora_r=64))
     counts = {name: sum(p.numel() for p in group) for name, group in trainable_groups(model).items()}
     assert counts["LoRA"] == 40 * 2 * (5120 * 64 * 2)
     assert counts["embeddings and head"] == 2 * 32_011 * 5120
+
+
+def test_the_table_stands_beside_the_papers():
+    text = table(TrainSettings(size="7b"))
+    assert "306.16 M of 7.744 B (3.95%)" in text and "306.29 M of 7.765 B (3.94%)" in text
+    assert "439.56 M of 14.131 B (3.11%)" in table(TrainSettings(size="13b", lora_r=64))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_recipe_is_read_and_printed_in_full(path):
+    settings = parse(TrainSettings, ["--preset", path.stem], preset_dir=CONFIGS)
+    shown = render(settings)
+    for name, value in json.loads(path.read_text()).items():
+        found = getattr(settings, name)
+        assert (list(found) if isinstance(found, tuple) else found) == value
+        assert f"{name} " in shown
+
+
+def test_recipes_say_what_their_names_promise():
+    read = {
+        path.stem: parse(TrainSettings, ["--preset", path.stem], preset_dir=CONFIGS) for path in CONFIGS.glob("*.json")
+    }
+    paper, published, lisa, improved = (
+        read[name] for name in ("paper-7b", "published-7b-reasonseg", "lisa", "improved")
+    )
+    assert (paper.total_steps, paper.lora_r, paper.dice_loss_weight) == (1_200_000, 8, 4.0)
+    assert (read["paper-13b"].size, read["paper-13b"].lora_r, read["paper-13b"].total_steps) == ("13b", 64, 300_000)
+    assert (published.dataset, published.dice_loss_weight, published.total_steps) == ("reason_seg", 2.0, 60_000)
+    assert lisa.num_latents == 0 and not lisa.spatial_prior and not lisa.token_to_mask
+    assert (improved.prior_range, improved.void_pixels, improved.token_target) == ("valid", "ignore", "area")
+    assert improved.cycle_scale == 10.0 and paper.method() != improved.method()

@@ -1,0 +1,72 @@
+"""Parameters of a preset by group, beside the paper's Table 7: `python -m scripts.parameters --preset 7b`.
+
+Counted on the meta device; no weight is allocated. The published model also carries a layer gate, which it counts as
+trained, and a second projector; it uses neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from anchorseg.build import tiny_tokenizer_model
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.presets import preset_config
+from anchorseg.settings import TrainSettings
+from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.trainable import set_trainable, trainable_groups
+from model.lora import add_lora
+from utils.errors import exit_on_error
+from utils.settings import parse
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+LLAMA_PIECES = 32_000
+PAPER = {"7b": "306.29 M of 7.77 B (3.94 %)"}
+
+
+def meta_model(settings: TrainSettings) -> AnchorSegModel:
+    """The training model of a preset on the meta device, its tables sized for LLaMA's vocabulary."""
+    strings = TokenStrings.for_bank(settings.num_latents)
+    registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
+    config = preset_config(settings.size, settings.method(), registry)
+    if settings.size != "tiny":
+        config.llava_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
+    with torch.device("meta"):
+        model = AnchorSegModel(config)
+        lora = settings.lora()
+        if lora is not None:
+            add_lora(model.llava.language_model, lora)
+    set_trainable(model, settings.train_scope)
+    return model
+
+
+def unused_in_published(model: AnchorSegModel) -> tuple[int, int]:
+    """Sizes of the published model's layer gate and second projector, which this project does not carry."""
+    layers = model.config.llava_config.text_config.num_hidden_layers
+    projector = sum(p.numel() for p in model.llava.network.model.multi_modal_projector.parameters())
+    return (layers + 1) * model.width, projector
+
+
+def table(settings: TrainSettings) -> str:
+    """The table, one group a line."""
+    model = meta_model(settings)
+    groups = {name: sum(p.numel() for p in parameters) for name, parameters in trainable_groups(model).items()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    gate, projector = unused_in_published(model)
+    rows = [*groups.items(), ("trained here", trained), ("all parameters here", total)]
+    lines = [f"{name:<44}{count:>16,}" for name, count in rows]
+    for name, first, second in (
+        ("here", trained, total),
+        ("with the published layer gate and projector", trained + gate, total + gate + projector),
+    ):
+        lines.append(f"{name:<44}{first / 1e6:>10.2f} M of {second / 1e9:.3f} B ({first / second:.2%})")
+    lines.append(f"{'paper, Table 7':<44}    {PAPER.get(settings.size, 'not given')}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        print(table(parse(TrainSettings, sys.argv[1:], preset_dir=CONFIGS, description=__doc__)))
