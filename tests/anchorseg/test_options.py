@@ -1,0 +1,116 @@
+"""Named options against the published behaviour: valid patches, void pixels, conversations that are too long."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from anchorseg.build import build_for_training, save_model
+from anchorseg.config import INFERENCE_OPTIONS, Method
+from anchorseg.data import make_collator
+from anchorseg.objective import LossWeights, Objective
+from anchorseg.settings import TrainSettings
+from anchorseg.spatial_prior import min_max
+from dataset.mixture import Mixture
+from dataset.reason_seg import ReasonSegTraining
+from dataset.sample import Conversation, Turn
+from tests.conftest import make_batch, make_model, make_sample
+from utils.errors import CheckpointError
+
+
+def test_only_valid_patches_set_the_range_of_the_prior():
+    scores = torch.tensor([[3.0, 5.0, 100.0, -100.0], [1.0, 1.0, 7.0, 2.0]])
+    valid = torch.tensor([[True, True, False, False], [True, True, False, True]])
+    assert min_max(scores, valid).tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert min_max(scores)[0].tolist() == pytest.approx([0.515, 0.525, 1, 0])
+    first = torch.tensor([True, False, False, False])
+    assert min_max(scores[:1], first[None]).tolist() == [[0, 0, 0, 0]]  # constant
+
+
+def terms(method, sample):
+    model, registry = make_model(method)
+    batch = make_batch(model, registry, [sample])
+    with torch.no_grad():
+        output = model(batch)
+    losses = Objective(LossWeights(), method, model.config.clip_side)(output, batch)
+    return {name: float(value) for name, value in losses.terms.items()}, output, batch
+
+
+def test_the_valid_range_reaches_prior_and_loss():
+    published, before, batch = terms(Method(), make_sample(0))
+    corrected, after, _ = terms(Method(prior_range="valid"), make_sample(0))
+    valid = batch.patch_valid[after.segmentation.target_images]
+    responses = after.segmentation.prior.responses
+    assert not valid.all() and (responses[~valid] == 0).all()
+    assert responses[valid].view(len(valid), -1).amax(dim=1).tolist() == [1.0] * len(valid)
+    assert (before.segmentation.prior.responses[~valid] != 0).any()
+    assert all(published[name] != corrected[name] for name in ("t2m_bce", "m2t_bce", "m2t_dice"))
+
+
+def test_void_pixels_have_no_say_where_they_are_left_out():
+    plain = make_sample(0)
+    void = np.zeros_like(plain.masks)
+    void[:, :20] = True
+    inside = plain.masks.copy()
+    inside[:, 5:15, 50:70] ^= True
+    samples = [dataclasses.replace(plain, ignore=void, masks=masks) for masks in (plain.masks, inside)]
+    ignoring = [terms(Method(void_pixels="ignore"), sample)[0] for sample in samples]
+    published = [terms(Method(), sample)[0] for sample in samples]
+    for name in ("mask_bce", "mask_dice"):
+        assert ignoring[0][name] == pytest.approx(ignoring[1][name], rel=1e-6)
+        assert published[0][name] != pytest.approx(published[1][name], rel=1e-4)
+    assert all(ignoring[0][name] != published[0][name] for name in ("t2m_bce", "t2m_dice", "m2t_bce"))
+
+
+def test_training_samples_carry_their_void_pixels(tmp_path):
+    folder = tmp_path / "reason_seg" / "ReasonSeg" / "train"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.jpg"), np.zeros((40, 60, 3), np.uint8))
+    square = lambda x: [[x, 5], [x + 10, 5], [x + 10, 15], [x, 15]]  # noqa: E731
+    shapes = [{"label": "target", "points": square(5)}, {"label": "ignore", "points": square(30)}]
+    (folder / "a.json").write_text(
+        json.dumps({"text": ["it"], "is_sentence": False, "shapes": shapes}), encoding="utf-8"
+    )
+    sample = ReasonSegTraining(tmp_path, ("train",)).training_sample(0, np.random.default_rng(0))
+    assert sample.ignore.shape == sample.masks.shape == (1, 40, 60)
+    assert sample.ignore.sum() == sample.masks.sum() == 121 and not (sample.ignore & sample.masks).any()
+
+
+class Talkative:
+    """Every second record has a conversation that no model can read."""
+
+    def __len__(self):
+        return 10
+
+    def training_sample(self, index, rng):
+        words = "very " * (400 if index % 2 else 1)
+        conversation = Conversation((Turn(f"What is the {words}red thing?", ("It.",)),))
+        return dataclasses.replace(make_sample(index), conversations=(conversation,))
+
+
+def test_a_conversation_too_long_is_counted_as_a_bad_record():
+    model, registry = make_model()
+    collator = make_collator(model.config, registry, max_length=200)
+    mixture = Mixture([("talk", Talkative())], [1.0], seed=0, check=collator.check)
+    draws = [mixture[index] for index in range(8)]
+    skipped = [reason for draw in draws for reason in draw.skipped]
+    assert skipped and all("at most 200 are allowed" in reason for reason in skipped)
+    collator([draw.sample for draw in draws])
+
+
+@pytest.mark.parametrize("name", INFERENCE_OPTIONS)
+def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
+    other = {"num_latents": 3, "clip_statistics": "sam", "padding_attention": "plain", "prior_range": "valid"}
+    method = {**dataclasses.asdict(Method()), "token_to_mask": False, "mask_to_token": False, "inject_prior": False}
+    model, registry = make_model(Method(**method))
+    save_model(model, registry, tmp_path / "model")
+    settings = TrainSettings(size="tiny", version=str(tmp_path / "model"), precision="fp32", lora_r=0, **method)
+    assert build_for_training(settings)[0].method == Method(**method)
+    changed = dataclasses.replace(settings, **{name: other.get(name, not method[name])})
+    with pytest.raises(CheckpointError, match=rf"was trained with {name} .*; pass --"):
+        build_for_training(changed)
+    later = dataclasses.replace(settings, void_pixels="ignore", cycle_scale=10.0)
+    assert build_for_training(later)[0].method.void_pixels == "ignore"
