@@ -71,9 +71,7 @@ class Objective:
             return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
-    def _image_terms(
-        self, segmentation: Segmentation, image: int, present: Tensor, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _image_terms(self, segmentation: Segmentation, image: int, present: Tensor, batch: Batch) -> dict[str, Tensor]:
         method, prior = self.method, segmentation.prior
         logits, truth = segmentation.masks[image][present], batch.target_truth(image)[present]
         target = truth.to(logits.dtype)

@@ -62,11 +62,11 @@ class TokenRegistry:
         added: string to id of every added token.
 
     Raises:
-        CheckpointError: if one of `strings` has no id in `added`.
+        CheckpointError: if `model` is damaged or one of `strings` has no id in `added`.
     """
 
     def __init__(self, model: bytes, strings: TokenStrings, added: dict[str, int]) -> None:
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._pieces = _pieces(model)
         self._model = model
         self.strings = strings
         self.added = dict(added)
@@ -84,7 +84,7 @@ class TokenRegistry:
     @classmethod
     def create(cls, model: bytes, strings: TokenStrings) -> TokenRegistry:
         """Register `strings` right after the SentencePiece vocabulary, in order."""
-        base = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
+        base = _pieces(model).vocab_size()
         return cls(model, strings, {token: base + index for index, token in enumerate(strings.all)})
 
     @classmethod
@@ -204,11 +204,23 @@ def read_added(folder: str | Path) -> dict[str, int]:
     """Added tokens of a tokenizer folder, string to id.
 
     Raises:
-        CheckpointError: if the folder does not say.
+        CheckpointError: if the file is missing or damaged.
     """
     path = Path(folder) / "added_tokens.json"
     if not path.is_file():
         raise CheckpointError(
             f"{path} is missing: the tokenizer is without the added tokens; use the tokenizer saved with the model"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return {str(token): int(index) for token, index in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); it must map strings to ids. Copy it again") from error
+
+
+def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"tokenizer.model is damaged: its {len(model)} bytes are no SentencePiece model. Copy it again"
+        ) from error

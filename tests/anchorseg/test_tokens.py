@@ -54,3 +54,12 @@ def test_tokenizer_without_the_added_tokens_is_refused(tmp_path):
     (tmp_path / "tokenizer.model").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer.model is missing"):
         TokenRegistry.load(tmp_path, registry.strings)
+
+
+@pytest.mark.parametrize(("file", "content"), [("tokenizer.model", b"\0\1"), ("added_tokens.json", b"[3")])
+def test_damaged_tokenizer_is_refused_by_name(tmp_path, file, content):
+    registry = make_registry(2)
+    registry.save(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{file} is damaged"):
+        TokenRegistry.load(tmp_path, registry.strings)

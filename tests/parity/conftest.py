@@ -1,15 +1,28 @@
-"""Every parity test runs on the digest and, where they lie beside the repository, on the full fixtures."""
+"""The digest unpacked, and the rows of every check, each made once."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.parity.reference import Reference, fixture_folder
+from scripts.parity.checks import check_folder
+from scripts.parity.context import Context
+from scripts.parity.reference import Row
+from tests.parity.digest import fixture_folder, unpack
 
 
-@pytest.fixture(params=["digest", "fixtures"])
-def reference(request: pytest.FixtureRequest) -> Reference:
-    folder = None if request.param == "digest" else fixture_folder()
-    if request.param == "fixtures" and folder is None:
-        pytest.skip("the full fixtures are not here")
-    return Reference(folder)
+@pytest.fixture(scope="session")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return unpack(tmp_path_factory.mktemp("digest"))
+
+
+@pytest.fixture(scope="session")
+def context(digest: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return Context(digest, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def rows(digest: Path) -> list[Row]:
+    """Of the full fixtures where they lie beside the repository, else of the digest."""
+    return check_folder(fixture_folder() or digest)

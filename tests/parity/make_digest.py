@@ -1,77 +1,67 @@
-"""Write digest.npz and annotation.json from the full fixtures: ``python -m tests.parity.make_digest``."""
+"""Write digest.npz from the full fixtures: ``python -m tests.parity.make_digest``."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from typing import Any
+from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 
-from tests.parity import rules
-from tests.parity.reference import ANNOTATION, DIGEST, fixture_folder, sampled_places, summary
+from scripts.parity import rules
+from scripts.parity.checks import JSON_CHECKS, RULE_FILES
+from scripts.parity.samples import SAMPLES, sampled
+from tests.parity.digest import DIGEST, fixture_folder
 
-WHOLE = 10_000
-"""Arrays of up to so many values are kept whole."""
-
-FORWARD = (
-    "in.masks_list",
-    "in.clip_resize_list",
-    "in.sam_mask_shape_list",
-    "mid.low_res_masks",
-    "mid.similarity_map_256",
-    "out.token_to_mask_map",
-    "out.similarity_minmax",
-    "out.mask_to_token_target",
-    "out.pred_masks",
-    "out.terms",
+ARRAYS = (
+    "losses.npz",
+    "quick_select.npz",
+    "decoder.npz",
+    "preprocess.npz",
+    "clip_tower.npz",
+    "sam_image_encoder.npz",
+    "forward_train.npz",
+    "train_steps.npz",
 )
-INPUTS = ("forward_train/in.", "quick_select/last_hidden", "quick_select/seg_token_mask")
-FILES: dict[str, tuple[str, ...]] = {
-    "losses": (),
-    "quick_select": (),
-    "decoder": (),
-    "preprocess": (),
-    "forward_train": FORWARD,
-}
-"""File -> beginnings of the arrays taken from it; none means all."""
+INPUTS = (
+    "losses.npz/*.map",
+    "losses.npz/*.mask",
+    "losses.npz/*.targets",
+    "quick_select.npz/last_hidden",
+    "preprocess.npz/json.*",
+    "forward_train.npz/in.masks_list.*",
+)
+"""Arrays that others are computed from and no rule gives: kept whole whatever their size."""
+LEFT_OUT = "*.clip_unpadded_variant"
 
 
-def _is_wanted(file: str, array: str) -> bool:
-    return array.startswith(FILES[file] or "") and not array.endswith("clip_unpadded_variant")
-
-
-def _is_whole(name: str, array: np.ndarray) -> bool:
-    if name in rules.RULES:
+def _is_whole(file: str, name: str, array: np.ndarray) -> bool:
+    if f"{file.removesuffix('.npz')}/{name}" in rules.RULES:
         return False
-    is_mask = array.dtype.kind in "bu" and name.endswith("mask")
-    binary = name.endswith("targets") and set(np.unique(array)) <= {0, 1}
-    return array.size <= WHOLE or name.startswith(INPUTS) or is_mask or binary
+    return array.size <= SAMPLES or any(fnmatch(f"{file}/{name}", pattern) for pattern in INPUTS)
 
 
-def _kept(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    if _is_whole(name, values):
-        return {name: values}
-    return {
-        f"{name}#shape": np.array(values.shape),
-        f"{name}#values": values.reshape(-1)[sampled_places(values.size)],
-        f"{name}#summary": summary(values),
-    }
+def _members(path: Path) -> dict[str, np.ndarray]:
+    kept: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for name in archive.files:
+            array = archive[name]
+            if not fnmatch(name, LEFT_OUT):
+                kept |= {name: array} if _is_whole(path.name, name, array) else sampled(name, array)
+    return {f"{path.name}/{name}": values for name, values in kept.items()}
 
 
 def main() -> None:
-    """Write both files beside this script."""
+    """Write the digest beside this script."""
     folder = fixture_folder()
     if folder is None:
         sys.exit("error: the full fixtures are not beside the repository; point ANCHORSEG_SHARED to their folder.")
-    kept: dict[str, Any] = {}
-    for file in FILES:
-        with np.load(folder / f"{file}.npz") as archive:
-            for array in archive.files:
-                if _is_wanted(file, array):
-                    kept |= _kept(f"{file}/{array}", archive[array])
+    kept: dict[str, np.ndarray] = {}
+    for file in (*JSON_CHECKS, *RULE_FILES):
+        kept[file] = np.frombuffer((folder / file).read_bytes(), dtype=np.uint8)
+    for file in ARRAYS:
+        kept |= _members(folder / file)
     np.savez_compressed(DIGEST, **kept)
-    shutil.copyfile(folder / "preprocess_anno.json", ANNOTATION)
 
 
 if __name__ == "__main__":

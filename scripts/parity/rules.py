@@ -1,4 +1,4 @@
-"""Weights and inputs of the parity numbers that follow from a rule, so that no file has to hold them."""
+"""Weights and inputs that follow from a rule, so that no file has to hold them."""
 
 from __future__ import annotations
 
@@ -109,10 +109,20 @@ def decoder_inputs() -> dict[str, np.ndarray]:
     }
 
 
+def clip_views() -> np.ndarray:
+    """CLIP views, under SAM's statistics, of the two images of forward_train."""
+    images = (image(480, 640, 1), image(333, 500, 2))
+    views = [geometry.make_view(each, 336, geometry.SAM_MEAN, geometry.SAM_STD) for each in images]
+    return np.stack([view.pixels.numpy() for view in views])
+
+
 RULES: dict[str, Callable[[], np.ndarray]] = {
     "preprocess/0.raw": lambda: image(480, 640, 9),
     "preprocess/1.raw": lambda: noise(700, 333, 101),
     "preprocess/2.raw": lambda: noise(97, 1203, 102),
+    "forward_train/in.raw_image.0": lambda: image(480, 640, 1),
+    "forward_train/in.raw_image.1": lambda: image(333, 500, 2),
+    "clip_tower/in.images_clip": clip_views,
     "losses/bce_dice.a.logits": lambda: loss_logits("a"),
     "losses/bce_dice.b.logits": lambda: loss_logits("b"),
     "losses/bce_dice.c.logits": lambda: loss_logits("c"),

@@ -1,0 +1,1 @@
+"""Parity: does this project compute the published implementation's numbers? `python -m scripts.parity DIR` tells."""

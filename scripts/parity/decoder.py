@@ -1,0 +1,58 @@
+"""decoder.npz and quick_select.npz: mask decoder with the query bank, and the selection of states."""
+
+from __future__ import annotations
+
+import torch
+
+from anchorseg.query_bank import BankPositions, gather_states
+from anchorseg.spatial_prior import similarity
+from model.llava import IMAGE_PLACEHOLDER
+from scripts.parity.context import Context
+from scripts.parity.reference import Fixture
+from utils import geometry
+
+ORIGINAL = (480, 640)
+
+
+@torch.inference_mode()
+def check_decoder(fixture: Fixture, context: Context) -> None:
+    """Every array of decoder.npz."""
+    sam, positions = context.model.sam, context.model.query_bank.positions
+    bank = fixture.tensor("in.text_embeds")
+    prior = sam.prior_features(fixture.tensor("in.mask_prompt"))
+    features = fixture.tensor("in.image_embeddings") + prior
+    fixture.check("out.sparse", bank, note="the bank goes to the decoder as it is")
+    fixture.check("out.dense", prior[:1])
+    fixture.check("out.dense_pe", sam.position_encoding())
+    masks, iou = sam.decode(features, bank + positions)
+    fixture.check("out.low_res_masks", masks)
+    fixture.check("out.iou", iou)
+    several, several_iou = sam.decode(features, bank + positions, multimask=True)
+    fixture.check("out.low_res_masks_multimask", several)
+    fixture.check("out.iou_multimask", several_iou)
+    alone, alone_iou = sam.decode(features[:1], bank[:1, -1:] + positions[:1])
+    fixture.check("out.low_res_masks_seg_only", alone)
+    fixture.check("out.iou_seg_only", alone_iou)
+    side = sam.sizes.image_size
+    full = geometry.upscale_masks(masks[:, 0], side, geometry.longest_side_size(ORIGINAL, side), ORIGINAL)
+    fixture.check("out.postprocessed_480x640", full[:, None])
+
+
+def check_selection(fixture: Fixture, context: Context) -> None:
+    """Every array of quick_select.npz; its ids hold the image as one placeholder, its states hold every patch."""
+    ids, hidden = fixture.tensor("input_ids"), fixture.tensor("last_hidden")
+    rows, ends = (ids == int(fixture.input("seg_id"))).nonzero(as_tuple=True)
+    num_tokens = hidden.shape[1] - ids.shape[1] + 1
+    num_latents = context.model.method.num_latents
+    columns = ends.unsqueeze(1) + num_tokens - 1 + torch.arange(-num_latents, 1)
+    contextual, anchors = gather_states(hidden, BankPositions(rows, columns))
+    fixture.check("seg_embeds", anchors)
+    fixture.check("seg_embeds_for_sam", anchors)
+    fixture.check("latent_embeds", contextual)
+    predicting = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+    predicting[rows, columns[:, -1] - 1] = True
+    fixture.check("seg_token_mask", predicting)
+    starts = (ids == IMAGE_PLACEHOLDER).int().argmax(dim=1).tolist()
+    states = torch.stack([hidden[row, starts[row] : starts[row] + num_tokens] for row in range(len(ids))])
+    fixture.check("image_embeds", states[rows])
+    fixture.check("similarity", similarity(anchors, states[rows]))
