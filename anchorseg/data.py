@@ -13,9 +13,9 @@ from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator, ImageViews
+from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.mixture import Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
-from dataset.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.sample import Sample
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry

@@ -19,7 +19,7 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from dataset.templates import EVALUATION_ANSWER, EVALUATION_PHRASE
+from dataset.templates import evaluation
 from model.lora import merge_lora
 from utils.errors import CheckpointError
 from utils.seeding import generator_for
@@ -74,8 +74,8 @@ def probe_batch(model: AnchorSegModel, registry: TokenRegistry) -> Batch:
     """A fixed image of noise and a question with one target, to compare two models on."""
     rng = generator_for("merge probe")
     image = rng.integers(0, 256, (96, 128, 3)).astype(np.uint8)
-    before, after = EVALUATION_ANSWER
-    turn = Turn(EVALUATION_PHRASE.format(text="the object"), (before, TargetSlot(0), after))
+    before, after = evaluation.ANSWER
+    turn = Turn(evaluation.PHRASE.format(text="the object"), (before, TargetSlot(0), after))
     sample = Sample(
         record="probe", image=image, conversations=(Conversation((turn,)),), masks=np.ones((1, 96, 128), dtype=bool)
     )

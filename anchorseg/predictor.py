@@ -13,8 +13,8 @@ from anchorseg.data import make_collator
 from anchorseg.generation import Generated, generate
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.tokens import TokenRegistry
-from dataset.sample import Conversation, Sample, Turn
-from dataset.templates import EVALUATION_PHRASE, EVALUATION_SENTENCE
+from dataset.sample import Conversation, Question, Sample, Turn
+from dataset.templates import evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def phrase_or_sentence(query: str) -> str:
     """Put a query into the prompt of the evaluation: "What is {phrase} in this image?", or the sentence itself."""
     query = query.strip()
     is_sentence = query.endswith((".", "?", "!")) or query[:1].isupper()
-    return (EVALUATION_SENTENCE if is_sentence else EVALUATION_PHRASE).format(text=query)
+    return (evaluation.SENTENCE if is_sentence else evaluation.PHRASE).format(text=query)
 
 
 class AnchorSegPredictor:
@@ -126,7 +126,7 @@ class AnchorSegPredictor:
             image=self._image,
             conversations=(Conversation((Turn(question, None),)),),
             masks=np.zeros((0, *self._image.shape[:2]), dtype=bool),
-            query=query,
+            questions=(Question(query, ()),),
         )
         parameter = next(self.model.parameters())
         batch = self.collator([sample]).to(parameter.device, parameter.dtype)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+Protocol = Literal["forced", "symmetric", "generate"]
+"""How a benchmark asks. `forced`: the true answer is in the prompt (published numbers). `symmetric`: a query bank is in
+the prompt for every question, whether or not there is such an object. `generate`: the model writes its answer."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class Conversation:
         return tuple(part for part in parts if isinstance(part, TargetSlot))
 
 
+@dataclass(frozen=True)
+class Question:
+    """What one score is about: the user's own words, without any template, and the masks that are its truth.
+
+    No target means that there is no such object.
+    """
+
+    text: str
+    targets: tuple[int, ...] = (0,)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One image, what is asked about it, and the truth.
@@ -53,7 +69,8 @@ class Sample:
         conversations: what is asked; slots refer to `masks`.
         masks: (n, H, W) boolean.
         ignore: (n, H, W) boolean, pixels that are neither of a mask nor of its background, or None.
-        query: the user's own words of the first conversation, without any template.
+        questions: what evaluation scores. With one conversation its slots belong to the questions in reading order, as
+            many as a question has targets, or one; otherwise each conversation is a question.
     """
 
     record: str
@@ -61,13 +78,18 @@ class Sample:
     conversations: tuple[Conversation, ...]
     masks: np.ndarray
     ignore: np.ndarray | None = None
-    query: str = ""
+    questions: tuple[Question, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.masks.dtype == bool and self.masks.shape[1:] == self.image.shape[:2], self.record
         for conversation in self.conversations:
             for slot in conversation.targets:
                 assert 0 <= slot.mask < len(self.masks), f"{self.record}: slot {slot} of {len(self.masks)} masks"
+
+    @property
+    def query(self) -> str:
+        """Words of the first question."""
+        return self.questions[0].text if self.questions else ""
 
     @property
     def truth(self) -> np.ndarray:

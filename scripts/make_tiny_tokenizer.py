@@ -14,9 +14,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from dataset import templates
+from dataset.families.reason_seg import FOLDER
 from dataset.prompt import SYSTEM
-from dataset.reason_seg import FOLDER
+from dataset.templates import reason_seg as templates
 
 VOCABULARY = 1000
 BLANK = "\u2581"  # SentencePiece writes a blank so

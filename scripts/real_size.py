@@ -25,8 +25,8 @@ from anchorseg.presets import SIZES, preset_config
 from anchorseg.pretrained import uninitialised
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from dataset.images import read_image
-from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from dataset.templates import EVALUATION_ANSWER, EVALUATION_PHRASE
+from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
+from dataset.templates import evaluation
 from utils.errors import exit_on_error
 from utils.seeding import seed_torch
 
@@ -70,14 +70,14 @@ def _draw(name: str, parameter: nn.Parameter) -> None:
 
 def question(image: np.ndarray, query: str, *, forced: bool) -> Sample:
     """The evaluation prompt for a phrase, with the answer in it or without; the truth is left empty."""
-    before, after = EVALUATION_ANSWER
+    before, after = evaluation.ANSWER
     answer = (before, TargetSlot(0), after) if forced else None
     return Sample(
         record="photo",
         image=image,
-        conversations=(Conversation((Turn(EVALUATION_PHRASE.format(text=query), answer),)),),
+        conversations=(Conversation((Turn(evaluation.PHRASE.format(text=query), answer),)),),
         masks=np.zeros((1, *image.shape[:2]), dtype=bool),
-        query=query,
+        questions=(Question(query),),
     )
 
 

@@ -12,7 +12,7 @@ from anchorseg.data import make_collator
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config
 from anchorseg.tokens import TokenRegistry, TokenStrings
-from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from utils.seeding import seed_torch
 
 SHARED = Path(os.environ.get("ANCHORSEG_SHARED", Path(__file__).parents[2] / "shared"))
@@ -51,7 +51,7 @@ def make_sample(seed: int, size: tuple[int, int] = (60, 80), conversations: int 
         image=rng.integers(0, 256, (*size, 3)).astype(np.uint8),
         conversations=tuple(Conversation((turn,)) for turn in turns),
         masks=masks,
-        query="the red thing",
+        questions=(Question("the red thing"),),
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from dataset.families.reason_seg import ReasonSeg
 from dataset.masks import decode_segmentation
-from dataset.reason_seg import ReasonSeg
 from tests.test_train_ds import losses, run
 
 

@@ -14,8 +14,8 @@ from anchorseg.data import make_collator
 from anchorseg.objective import LossWeights, Objective
 from anchorseg.settings import TrainSettings
 from anchorseg.spatial_prior import min_max
+from dataset.families.reason_seg import ReasonSegTraining
 from dataset.mixture import Mixture
-from dataset.reason_seg import ReasonSegTraining
 from dataset.sample import Conversation, Turn
 from tests.conftest import make_batch, make_model, make_sample
 from utils.errors import CheckpointError

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.reason_seg import ReasonSeg, ReasonSegTraining, read_annotation
+from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining, read_annotation
 from utils.errors import DataError
 from utils.seeding import generator_for
 

@@ -17,12 +17,10 @@ import numpy as np
 
 from dataset.images import read_image
 from dataset.masks import IGNORE, paint_shapes
-from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
-from dataset.templates import (
+from dataset.sample import AnswerPart, Conversation, Question, Sample, TargetSlot, Turn
+from dataset.templates import evaluation
+from dataset.templates.reason_seg import (
     ANSWERS,
-    EVALUATION_ANSWER,
-    EVALUATION_PHRASE,
-    EVALUATION_SENTENCE,
     EXPLANATION_REQUESTS,
     PHRASE_ANSWERS,
     PHRASE_QUESTIONS,
@@ -182,8 +180,8 @@ class ReasonSeg:
         image = read_image(record.path)
         painted = record.painted(annotation, image)
         text = annotation.texts[0]
-        template = EVALUATION_SENTENCE if annotation.is_sentence else EVALUATION_PHRASE
-        before, after = EVALUATION_ANSWER
+        template = evaluation.SENTENCE if annotation.is_sentence else evaluation.PHRASE
+        before, after = evaluation.ANSWER
         answer: tuple[AnswerPart, ...] | None = (before, TargetSlot(0), after) if forced else None
         return Sample(
             record=annotation.path,
@@ -191,7 +189,7 @@ class ReasonSeg:
             conversations=(Conversation((Turn(template.format(text=text), answer),)),),
             masks=(painted == TARGET)[None],
             ignore=(painted == IGNORE)[None],
-            query=text,
+            questions=(Question(text),),
         )
 
 
@@ -274,7 +272,7 @@ class ReasonSegTraining:
             conversations=tuple(Conversation((turn,)) for turn in turns),
             masks=np.stack([mask == TARGET for mask in painted]) if painted else empty,
             ignore=np.stack([mask == IGNORE for mask in painted]) if painted else None,
-            query=queries[0].text,
+            questions=(Question(queries[0].text),),
         )
 
     def _queries(self, record: AnnotatedImage, rng: np.random.Generator) -> list[_Query]:

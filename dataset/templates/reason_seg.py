@@ -1,4 +1,4 @@
-"""Templates: immutable wordings of questions and answers, and the two evaluation prompts word for word."""
+"""ReasonSeg: questions for phrases and sentences, answers with one target, requests for an explanation."""
 
 from __future__ import annotations
 
@@ -47,12 +47,3 @@ EXPLANATION_REQUESTS: tuple[str, ...] = (
     "Please answer with the mask and say why.",
 )
 """Sentences appended when the answer also holds an explanation."""
-
-EVALUATION_PHRASE = "What is {text} in this image? Please output segmentation mask."
-"""ReasonSeg evaluation, `is_sentence` false (published wording)."""
-
-EVALUATION_SENTENCE = "{text} Please output segmentation mask."
-"""ReasonSeg evaluation, `is_sentence` true (published wording)."""
-
-EVALUATION_ANSWER: tuple[str, str] = ("", ".")
-"""Forced answer of the evaluation prompt: the query bank and a full stop."""

@@ -1,0 +1,1 @@
+"""Templates: immutable wordings, a file for each kind of question and answer."""
