@@ -1,0 +1,48 @@
+"""Pickle files of the REFER family, read without running anything that they hold."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from utils.errors import DataError
+
+# What numpy puts around a scalar; `array`, whose pickles build any object, is not among them.
+_ALLOWED = {
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Admits containers, numbers, strings (which need no global at all) and numpy scalars."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}")
+
+
+def read_pickle(path: Path) -> Any:
+    """The plain data of a pickle: lists, dicts, tuples, sets, numbers, strings and numpy scalars.
+
+    Raises:
+        DataError: if the file holds anything else, is damaged, or is missing.
+    """
+    if not path.is_file():
+        raise DataError(path, "the file does not exist")
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            path,
+            f"this pickle was refused: {error}; only lists, dicts, numbers, strings and numpy scalars are read, "
+            "because loading anything else runs code. Fetch the file again from its publisher",
+        ) from error
+    except (EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, UnicodeDecodeError,
+            OverflowError, MemoryError) as error:  # fmt: skip
+        raise DataError(path, f"this pickle is damaged ({type(error).__name__}: {error}); fetch it again") from error

@@ -1,0 +1,227 @@
+"""REFER records: phrases about objects of COCO images, in the forms of RefCOCO and all its relatives.
+
+A file of references (`refs(unc).p`, `grefs(unc).json`, `Ref_ZOM.p`, ...) beside an `instances.json`. A reference has
+`image_id`, `split`, `ann_id` (a number, or a list: `[]` and `[-1]` mean that there is no such object) and `sentences`
+with `sent`, and where premises can be false `exist`, or `is_false_premise` with `gt_sent`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset.readers import checks
+from dataset.readers.checks import MalformedError
+from dataset.readers.coco import CocoImage, CocoInstances
+from dataset.readers.pickles import read_pickle
+from dataset.readers.records import RecordWriter, open_records
+from utils.errors import DataError
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """What is asked for, and the annotations that are meant; none if there is no such object.
+
+    `true_text` is the phrase that fits the image where `text` is a false premise and the file says so.
+    """
+
+    text: str
+    annotations: tuple[int, ...]
+    record: str
+    true_text: str | None = None
+
+
+@dataclass(frozen=True)
+class ReferredImage:
+    """An image and every phrase of a split about it, in file order."""
+
+    image: CocoImage
+    phrases: tuple[Phrase, ...]
+
+
+class ReferSplit:
+    """The images of one split.
+
+    Args:
+        references: the file of references.
+        instances: `instances.json`.
+        index: folder of indices, see `dataset.readers.records`.
+        split: `train` and `val` match exactly; `test` matches every split with "test" in its name, and `testA` every
+            one with an A in it, so that `testAB` is in both.
+        exact: match all names exactly (gRefCOCO).
+
+    Raises:
+        DataError: if a file is missing or cannot be used, or has no such split.
+    """
+
+    def __init__(self, references: Path, instances: Path, index: Path, split: str, *, exact: bool = False) -> None:
+        self.path = references
+        self.instances = CocoInstances(instances, index)
+        self._records = open_records(references, index, kind="refer", build=_build)
+        self._splits: list[str] = self._records.header["splits"]
+        self._wanted = {name for name in self._splits if _matches(name, split, exact)}
+        if not self._wanted:
+            raise DataError(references, f"it has no split {split}; it has {', '.join(self._splits)}")
+        chosen = [number for number, name in enumerate(self._splits) if name in self._wanted]
+        self._numbers = np.flatnonzero(self._records.array("has_split")[:, chosen].any(axis=1))
+
+    def __len__(self) -> int:
+        """Images with a phrase of the split."""
+        return len(self._numbers)
+
+    def __getitem__(self, number: int) -> ReferredImage:
+        """Image `number`.
+
+        Raises:
+            DataError: if one of its references is malformed, or its image is not in the instances.
+        """
+        record = self._records[int(self._numbers[number])]
+        name = f"{self.path}, image {record['image_id']}"
+        image = self.instances.image(self.instances.number_of(record["image_id"], name))
+        phrases = [
+            Phrase(text, tuple(ref["ann_ids"]) if exists else (), f"{self.path}, reference {ref['ref_id']}", true_text)
+            for ref in record["refs"]
+            if ref["split"] in self._wanted
+            for text, exists, true_text in ref["sentences"]
+        ]
+        return ReferredImage(image, tuple(phrases))
+
+    def file_name(self, number: int) -> str:
+        """File name of image `number`; raises as `self[number]` does."""
+        return self[number].image.file_name
+
+    def mask(self, phrase: Phrase, image: CocoImage) -> np.ndarray:
+        """(H, W) boolean union of what a phrase means, empty if that is nothing.
+
+        Raises:
+            DataError: if an annotation is missing, malformed, or of another image.
+        """
+        united = np.zeros((image.height, image.width), dtype=bool)
+        for annotation_id in phrase.annotations:
+            annotation = self.instances.annotation(annotation_id, phrase.record)
+            if annotation["image_id"] != image.id:
+                raise DataError(
+                    phrase.record,
+                    f"annotation {annotation_id} belongs to image {annotation['image_id']}, not {image.id}; "
+                    "instances and references are not of one set",
+                )
+            united |= self.instances.mask(annotation, image)
+        return united
+
+    def refuse_problems(self) -> None:
+        """Stop where no record may be left out.
+
+        Raises:
+            DataError: if a reference or annotation is malformed, or an annotation missing.
+        """
+        self._records.refuse_problems()
+        self.instances.refuse_problems()
+        missing = self.instances.missing(np.asarray(self._records.array("annotations")))
+        if len(missing):
+            shown = ", ".join(map(str, missing[:5]))
+            raise DataError(self.path, f"{len(missing)} annotations are not in {self.instances.path}, such as {shown}")
+
+
+def _matches(name: str, wanted: str, exact: bool) -> bool:
+    if exact or wanted in ("train", "val"):
+        return name == wanted
+    if wanted == "test":
+        return "test" in name
+    if wanted in ("testA", "testB", "testC"):
+        return wanted[-1] in name
+    return name == wanted
+
+
+def _build(path: Path, writer: RecordWriter) -> None:
+    groups: dict[int, list[dict[str, Any]]] = {}
+    problems: dict[int, str] = {}
+    strays: list[str] = []
+    seen: set[int] = set()
+    for number, record in enumerate(_read(path)):
+        image = checks.whole(record.get("image_id")) if isinstance(record, Mapping) else None
+        try:
+            reference = _reference(record, f"reference number {number}")
+            if reference["ref_id"] in seen:
+                raise MalformedError(f"reference {reference['ref_id']}: another reference has the same id")
+            seen.add(reference["ref_id"])
+        except MalformedError as error:
+            reference = {"split": record.get("split") if isinstance(record, Mapping) else None, "ann_ids": []}
+            if image is None:
+                strays.append(str(error))
+                continue
+            problems.setdefault(image, str(error))
+        groups.setdefault(image if image is not None else -1, []).append(reference)
+    _write(writer, groups, problems, strays)
+
+
+def _write(
+    writer: RecordWriter, groups: dict[int, list[dict[str, Any]]], problems: dict[int, str], strays: list[str]
+) -> None:
+    splits = sorted({str(ref["split"]) for refs in groups.values() for ref in refs if ref["split"]})
+    has_split = np.zeros((len(groups) + len(strays), len(splits)), dtype=bool)
+    for number, (image, refs) in enumerate(groups.items()):
+        if image in problems:
+            writer.add_problem(problems[image])
+        else:
+            writer.add({"image_id": image, "refs": refs})
+        has_split[number] = [any(ref["split"] == name for ref in refs) for name in splits]
+    for reason in strays:
+        writer.add_problem(reason)
+    annotations = {index for refs in groups.values() for ref in refs for index in ref["ann_ids"]}
+    writer.header["splits"] = splits
+    writer.array("has_split", has_split)
+    writer.array("annotations", np.asarray(sorted(annotations), dtype=np.int64))
+
+
+def _read(path: Path) -> Sequence[Any]:
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(path, f"this is not valid JSON ({error}); fetch it again") from error
+    else:
+        content = read_pickle(path)
+    if not isinstance(content, list) or not content:
+        raise DataError(path, "it must hold a list of references; fetch it again")
+    return content
+
+
+def _reference(record: Any, name: str) -> dict[str, Any]:
+    """What is used of a reference, with plain types."""
+    ref_id = checks.get(record, "ref_id", int, name)
+    name = f"reference {ref_id}"
+    checks.get(record, "image_id", int, name)
+    sentences = checks.get(record, "sentences", list, name)
+    if not sentences:
+        raise MalformedError(f"{name} has no sentences: give it at least one")
+    return {
+        "ref_id": ref_id,
+        "split": checks.text(record, "split", name),
+        "ann_ids": _annotation_ids(record, name),
+        "sentences": [_sentence(sentence, f"{name}, sentence {place}") for place, sentence in enumerate(sentences)],
+    }
+
+
+def _annotation_ids(record: Mapping[str, Any], name: str) -> list[int]:
+    if "ann_id" not in record:
+        raise MalformedError(f'{name} has no "ann_id": give it a number, or a list of numbers')
+    value = record["ann_id"]
+    ids = [checks.whole(item) for item in (value if isinstance(value, list | tuple) else [value])]
+    if any(number is None for number in ids):
+        raise MalformedError(f'{name}: "ann_id" is {value!r:.60}: it must be a number, or a list of numbers')
+    return [number for number in ids if number is not None and number != -1]
+
+
+def _sentence(record: Any, name: str) -> tuple[str, bool, str | None]:
+    """Its words, whether there is such an object, and the words that would fit if not."""
+    words = checks.text(record, "sent", name)
+    exists = bool(record.get("exist", True))
+    if "is_false_premise" in record:
+        exists = not record["is_false_premise"]
+    true_text = record.get("gt_sent")
+    return words, exists, true_text.strip() or None if isinstance(true_text, str) and not exists else None
