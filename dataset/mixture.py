@@ -35,13 +35,60 @@ class Draw:
     skipped: tuple[str, ...]
 
 
+class WithReplacement:
+    """Every draw chooses a source by its rate, then any of its records (the published mode).
+
+    Raises:
+        ValueError: if a rate is negative or all are zero.
+    """
+
+    def __init__(self, lengths: Sequence[int], rates: Sequence[float]) -> None:
+        if min(rates, default=0) < 0 or sum(rates) <= 0:
+            raise ValueError(f"--sample_rates {','.join(map(str, rates))}: rates must be >= 0 and not all zero")
+        self._lengths = lengths
+        self._chances = np.asarray(rates, dtype=np.float64) / sum(rates)
+
+    def __call__(self, draw: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Source and record of a draw."""
+        source = int(rng.choice(len(self._lengths), p=self._chances))
+        return source, int(rng.integers(self._lengths[source]))
+
+
+class EachRecordOnce:
+    """Every epoch visits each record of every source once, in an order of its own.
+
+    Args:
+        lengths: records of each source.
+        seed: of the orders.
+    """
+
+    def __init__(self, lengths: Sequence[int], seed: int) -> None:
+        self._ends = np.cumsum(lengths)
+        self._seed = seed
+        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Draws of an epoch."""
+        return int(self._ends[-1])
+
+    def __call__(self, draw: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Source and record of a draw."""
+        epoch, position = divmod(draw, len(self))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, generator_for(self._seed, "epoch", epoch).permutation(len(self))
+        record = int(self._order[position])
+        source = int(np.searchsorted(self._ends, record, side="right"))
+        return source, record - int(self._ends[source - 1] if source else 0)
+
+
 class Mixture(Dataset[Draw]):
-    """Sources drawn with replacement at given rates.
+    """Several sources as one stream.
 
     Args:
         sources: named sources.
         rates: relative rate of each source.
         seed: of the whole stream.
+        each_record_once: visit every record once an epoch; rates then only choose what replaces a bad record.
         check: raises `DataError` for a sample that cannot be trained on, which then counts as a bad record.
         max_attempts: bad records in a row after which the stream stops.
 
@@ -55,6 +102,7 @@ class Mixture(Dataset[Draw]):
         rates: Sequence[float],
         *,
         seed: int,
+        each_record_once: bool = False,
         check: Callable[[Sample], None] = lambda sample: None,
         max_attempts: int = 20,
     ) -> None:
@@ -63,10 +111,12 @@ class Mixture(Dataset[Draw]):
                 f"--dataset names {len(sources)} dataset(s) ({', '.join(name for name, _ in sources)}), but "
                 f"--sample_rates has {len(rates)} number(s); give one rate for each dataset"
             )
-        if min(rates, default=0) < 0 or sum(rates) <= 0:
-            raise ValueError(f"--sample_rates {','.join(map(str, rates))}: rates must be >= 0 and not all zero")
+        lengths = [len(source) for _, source in sources]
+        by_rate = WithReplacement(lengths, rates)
         self._sources = tuple(sources)
-        self._chances = np.asarray(rates, dtype=np.float64) / sum(rates)
+        self._choose = EachRecordOnce(lengths, seed) if each_record_once else by_rate
+        # A bad record is replaced by any other.
+        self._replace = by_rate
         self._seed = seed
         self._max_attempts = max_attempts
         self._check = check
@@ -80,9 +130,10 @@ class Mixture(Dataset[Draw]):
         skipped: list[str] = []
         for attempt in range(self._max_attempts):
             rng = generator_for(self._seed, draw, attempt)
-            name, source = self._sources[int(rng.choice(len(self._sources), p=self._chances))]
+            place, record = (self._replace if attempt else self._choose)(draw, rng)
+            name, source = self._sources[place]
             try:
-                sample = source.training_sample(int(rng.integers(len(source))), rng)
+                sample = source.training_sample(record, rng)
                 self._check(sample)
                 return Draw(sample, tuple(skipped))
             except DataError as error:

@@ -1,7 +1,10 @@
 """The training stream: the same for any number of ranks and workers, bad records counted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from dataset.mixture import DrawOrder, Mixture, SkipCounter
 from tests.conftest import make_sample
@@ -21,6 +24,13 @@ class Source:
         if index in self.bad:
             raise DataError(f"record {index}", "it is broken")
         return make_sample(index * 1000 + int(rng.integers(1000)))
+
+
+class Recorder(Source):
+    """Records that tell their number."""
+
+    def training_sample(self, index: int, rng: np.random.Generator):
+        return dataclasses.replace(make_sample(index), record=f"record {index}")
 
 
 def names(mixture: Mixture, draws) -> list[str]:
@@ -67,3 +77,31 @@ def test_bad_records_are_replaced_and_reported():
         strict.check(150)
     with pytest.raises(DataError, match="20 unreadable records in a row"):
         Mixture([("a", Source(2, frozenset({0, 1})))], [1], seed=0)[0]
+
+
+def test_an_epoch_covers_each_record_once():
+    sources = [("a", Recorder(7)), ("b", Recorder(5))]
+    mixture = Mixture(sources, [1, 1], seed=3, each_record_once=True)
+    for epoch in range(3):
+        drawn = names(mixture, range(12 * epoch, 12 * epoch + 12))
+        assert sorted(drawn) == sorted([f"record {i}" for i in range(7)] + [f"record {i}" for i in range(5)])
+    assert names(mixture, [17]) == names(Mixture(sources, [1, 1], seed=3, each_record_once=True), range(12, 24))[5:6]
+
+
+def test_workers_and_resume_do_not_change_the_stream():
+    mixture = Mixture([("a", Source(9)), ("b", Source(4))], [2, 1], seed=5)
+    streams = [
+        [draw.sample.record for batch in loaded for draw in batch]
+        for workers in (0, 1, 3)
+        for loaded in [
+            DataLoader(
+                mixture,
+                batch_sampler=DrawOrder(batch_size=4, rank=0, world=1, start=0, stop=25),
+                num_workers=workers,
+                collate_fn=list,
+            )
+        ]
+    ]
+    assert streams[0] == streams[1] == streams[2] == names(mixture, range(100))
+    late = DrawOrder(batch_size=1, rank=0, world=1, start=51, stop=60)
+    assert names(mixture, (draw for batch in late for draw in batch)) == streams[0][51:60]
