@@ -1,4 +1,4 @@
-"""Images from disk as RGB arrays."""
+"""Images from disk: photographs as RGB arrays, label maps as class numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from utils.errors import DataError
 
@@ -24,3 +25,25 @@ def read_image(path: str | Path) -> np.ndarray:
     if image is None:
         raise DataError(str(path), "the file is not an image that OpenCV can decode; fetch it again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_label_map(path: str | Path) -> np.ndarray:
+    """Read a label map as (H, W) uint8 class numbers: of a palette image its indices, not its colours.
+
+    Raises:
+        DataError: if the file is missing, empty, cannot be decoded, or has more than one byte a pixel.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(path, "the label map does not exist")
+    try:
+        with Image.open(path) as label:
+            label.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(path, f"the label map cannot be decoded ({error}); fetch it again") from error
+    if label.mode not in ("1", "L", "P"):
+        raise DataError(
+            path,
+            f"its pixels are {label.mode}, but a label map holds one class number of 0 to 255 a pixel; fetch it again",
+        )
+    return np.asarray(label if label.mode == "P" else label.convert("L"))

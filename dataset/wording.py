@@ -12,7 +12,11 @@ from typing import TypeVar
 import numpy as np
 
 from dataset.sample import AnswerPart, RejectSlot, TargetSlot
-from dataset.templates import absence, phrases, presence, sentences, several
+from dataset.templates.absence import CORRECTIONS, DENIALS
+from dataset.templates.phrases import PHRASE_ANSWERS, PHRASE_QUESTIONS, SEVERAL_PHRASES_QUESTIONS
+from dataset.templates.presence import PRESENCE_ANSWERS, PRESENCE_QUESTIONS
+from dataset.templates.sentences import SENTENCE_ANSWERS, SENTENCE_QUESTIONS
+from dataset.templates.several import FRAGMENTS, JOINT_ANSWERS, PLAIN_JOINT_ANSWERS
 
 Slot = TargetSlot | RejectSlot
 Item = TypeVar("Item")
@@ -41,7 +45,7 @@ def allocate(count: int, *, max_questions: int, max_per_question: int, rng: np.r
 
 
 def sampled(count: int, most: int, rng: np.random.Generator) -> list[int]:
-    """`most` of the indices 0 ... count - 1, without replacement and in random order; all of them if there are fewer."""
+    """`most` of the indices 0 ... count - 1, or all if they are fewer, without replacement and in random order."""
     return [int(index) for index in rng.permutation(count)[:most]]
 
 
@@ -51,7 +55,7 @@ def draw(bank: tuple[Item, ...], rng: np.random.Generator) -> Item:
 
 
 def listed(phrases: Sequence[str], last: str = "and") -> str:
-    """ "a", "a and b" or "a, b and c"; `last` is the word before the last phrase."""
+    """At least one phrase as a list, such as "a", "a and b" or "a, b and c"; `last` is the word before the last."""
     *others, final = phrases
     return f"{', '.join(others)} {last} {final}" if others else final
 
@@ -95,23 +99,23 @@ def _lowered(phrases: Sequence[str]) -> list[str]:
     return [phrase.strip().lower() for phrase in phrases]
 
 
-def ask_phrases(asked: Sequence[str], rng: np.random.Generator) -> str:
+def ask_phrases(phrases: Sequence[str], rng: np.random.Generator) -> str:
     """A short question about at least one phrase."""
-    bank = phrases.QUESTIONS if len(asked) == 1 else phrases.SEVERAL_QUESTIONS
-    return draw(bank, rng).format(text=listed(_lowered(asked)))
+    bank = PHRASE_QUESTIONS if len(phrases) == 1 else SEVERAL_PHRASES_QUESTIONS
+    return draw(bank, rng).format(text=listed(_lowered(phrases)))
 
 
 def ask_presence(phrase: str, rng: np.random.Generator) -> str:
     """A question whether a thing is there, which asks for its mask if so."""
-    return draw(presence.QUESTIONS, rng).format(text=phrase.strip().lower())
+    return draw(PRESENCE_QUESTIONS, rng).format(text=phrase.strip().lower())
 
 
 def ask_sentence(sentence: str, rng: np.random.Generator) -> str:
     """A full sentence with a request for a mask."""
-    return draw(sentences.QUESTIONS, rng).format(text=sentence.strip())
+    return draw(SENTENCE_QUESTIONS, rng).format(text=sentence.strip())
 
 
-def answer_phrases(asked: Sequence[str], slots: Sequence[Slot], rng: np.random.Generator) -> tuple[AnswerPart, ...]:
+def answer_phrases(phrases: Sequence[str], slots: Sequence[Slot], rng: np.random.Generator) -> tuple[AnswerPart, ...]:
     """An answer with one slot for each of at least one phrase.
 
     Several phrases have a fragment each, all in one wording ("a is ..., b is ... and c is ..."), or, more rarely, a
@@ -120,13 +124,13 @@ def answer_phrases(asked: Sequence[str], slots: Sequence[Slot], rng: np.random.G
     Raises:
         ValueError: if phrases and slots differ in number.
     """
-    names = _lowered(asked)
+    names = _lowered(phrases)
     if len(names) == 1:
-        template = draw(phrases.ANSWERS, rng)
+        template = draw(PHRASE_ANSWERS, rng)
     elif rng.random() < SEPARATE_CHANCE:
-        template = _separate(draw(several.FRAGMENTS, rng), len(names))
+        template = _separate(draw(FRAGMENTS, rng), len(names))
     else:
-        template = _joint(draw(several.ANSWERS, rng), len(names))
+        template = _joint(draw(JOINT_ANSWERS, rng), len(names))
     return _worded(template, slots, names)
 
 
@@ -145,21 +149,21 @@ def answer_targets(
     """
     if names is not None:
         return answer_phrases(names, slots, rng)
-    bank = sentences.ANSWERS if len(slots) == 1 else several.PLAIN_ANSWERS
+    bank = SENTENCE_ANSWERS if len(slots) == 1 else PLAIN_JOINT_ANSWERS
     return _worded(_joint(draw(bank, rng), len(slots)), slots)
 
 
 def answer_present(phrase: str, slot: Slot, rng: np.random.Generator) -> tuple[AnswerPart, ...]:
     """The thing is there, with its slot."""
-    return _worded(draw(presence.ANSWERS, rng), [slot], _lowered([phrase]))
+    return _worded(draw(PRESENCE_ANSWERS, rng), [slot], _lowered([phrase]))
 
 
 def deny(phrase: str, rng: np.random.Generator) -> tuple[AnswerPart, ...]:
     """Plain words that a thing is not there; no slot."""
-    return (draw(absence.DENIALS, rng).format(text=phrase.strip().lower()),)
+    return (draw(DENIALS, rng).format(text=phrase.strip().lower()),)
 
 
 def correct(phrase: str, true_phrase: str, rng: np.random.Generator) -> tuple[AnswerPart, ...]:
     """Plain words that a thing is not there, but what `true_phrase` says is; no slot."""
     text, true = _lowered([phrase, true_phrase])
-    return (draw(absence.CORRECTIONS, rng).format(text=text, true=true),)
+    return (draw(CORRECTIONS, rng).format(text=text, true=true),)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from dataset.sample import Conversation, Question, RejectSlot, Sample, TargetSlot, Turn
-from dataset.wording import allocate, answer_phrases, ask_phrases
+from dataset.wording import Slot, allocate, answer_phrases, ask_phrases
 from utils.errors import DataError
 
 
@@ -52,7 +53,7 @@ def assemble(
     conversations: list[Conversation] = []
     for group in allocate(len(targets), max_questions=max_questions, max_per_question=max_per_question, rng=rng):
         phrases = [targets[number].phrase for number in group]
-        slots: list[TargetSlot | RejectSlot] = []
+        slots: list[Slot] = []
         for number in group:
             mask = targets[number].mask
             slots.append(RejectSlot() if mask is None else TargetSlot(len(masks)))
@@ -66,7 +67,7 @@ def assemble(
         image=image,
         conversations=tuple(conversations),
         masks=np.stack(masks) if masks else np.zeros((0, *size), dtype=bool),
-        ignore=None if ignore is None else np.broadcast_to(ignore, (len(masks), *size)),
+        ignore=None if ignore is None else as_strided(ignore, (len(masks), *size), (0, *ignore.strides)),
         questions=tuple(questions),
     )
 

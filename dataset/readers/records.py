@@ -83,8 +83,8 @@ class Records(Sequence[Any]):
         self.source = source
         self._folder = folder
         self._ends = np.load(folder / "ends.npy", mmap_mode="r")
-        size = int(self._ends[-1]) if len(self._ends) else 0
-        self._bytes = np.memmap(folder / "records.bin", dtype=np.uint8, mode="r", shape=(size,)) if size else b""
+        # Read at its place, not mapped: every mapped record would stay in a worker's resident memory.
+        self._file = (folder / "records.bin").open("rb", buffering=0)
         self.header: dict[str, Any] = json.loads((folder / "header.json").read_text(encoding="utf-8"))
 
     def __reduce__(self) -> tuple[type[Records], tuple[Path, Path]]:
@@ -104,7 +104,8 @@ class Records(Sequence[Any]):
         if not 0 <= number < len(self):
             raise IndexError(number)
         begin = int(self._ends[number - 1]) if number else 0
-        record = json.loads(bytes(self._bytes[begin : int(self._ends[number])]).decode("utf-8", "surrogatepass"))
+        content = os.pread(self._file.fileno(), int(self._ends[number]) - begin, begin)
+        record = json.loads(content.decode("utf-8", "surrogatepass"))
         if isinstance(record, dict) and _PROBLEM in record:
             raise DataError(self.source, record[_PROBLEM])
         return record

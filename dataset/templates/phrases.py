@@ -22,7 +22,7 @@ _ANY_QUESTIONS = (
     "Cut {text} out of the background, please.",
 )
 
-QUESTIONS: tuple[str, ...] = (
+PHRASE_QUESTIONS: tuple[str, ...] = (
     "What is {text} in this image? Please output segmentation mask.",
     "What is {text} in this image? Please respond with a mask.",
     "Which region is {text}? Please output its mask.",
@@ -31,7 +31,7 @@ QUESTIONS: tuple[str, ...] = (
 )
 """Questions about one phrase, such as "the umbrella"."""
 
-SEVERAL_QUESTIONS: tuple[str, ...] = (
+SEVERAL_PHRASES_QUESTIONS: tuple[str, ...] = (
     "What are {text} in this image? Please output segmentation masks.",
     "What are {text} in this image? Please respond with a mask for each.",
     "Which regions are {text}? Please output their masks.",
@@ -40,7 +40,7 @@ SEVERAL_QUESTIONS: tuple[str, ...] = (
 )
 """Questions about several phrases, such as "the umbrella and the dog"."""
 
-ANSWERS: tuple[str, ...] = (
+PHRASE_ANSWERS: tuple[str, ...] = (
     "{seg}.",
     "It is {seg}.",
     "Sure, {seg}.",

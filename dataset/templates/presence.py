@@ -25,7 +25,7 @@ _REQUESTS = (
     "When the answer is yes, I need the mask; when it is no, a short reply will do.",
 )
 
-QUESTIONS: tuple[str, ...] = (
+PRESENCE_QUESTIONS: tuple[str, ...] = (
     *(f"{check} {request}" for check in _CHECKS for request in _REQUESTS),
     "Please segment {text} if you can find a match here; if you cannot, just tell me.",
     "Segment {text}, unless this image has nothing of the kind; in that case, say so.",
@@ -45,7 +45,7 @@ QUESTIONS: tuple[str, ...] = (
     "Go over the image and segment {text}, or let me know if you come up empty.",
     "{text}: can you see that here? If yes, please respond with the mask.",
     "{text}: give a mask if the image shows that, and say no if it does not.",
-    "Might this scene contain {text}? Please give the mask, or name what looks most alike.",
+    "Might this scene contain {text}? Please give the mask, or name what looks similar.",
     "Am I right to see {text} in this image? Then segment the region; otherwise put me right.",
     "Find {text} and output the segmentation mask. If there is no match, list things that look alike.",
     "Can you confirm that {text} can be seen in the picture, and mark the place with a mask?",
@@ -80,7 +80,7 @@ _PLAIN_FINDINGS = (
     "I segmented what you asked for: {seg}.",
 )
 
-ANSWERS: tuple[str, ...] = (
+PRESENCE_ANSWERS: tuple[str, ...] = (
     *(f"{opening} {finding}" for opening in _OPENINGS for finding in _FINDINGS),
     "{text}: {seg}.",
     "I can confirm that the image shows {text}: {seg}.",

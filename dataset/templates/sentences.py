@@ -12,7 +12,7 @@ _MASKS = (
     "a mask that marks the place.",
 )
 
-QUESTIONS: tuple[str, ...] = (
+SENTENCE_QUESTIONS: tuple[str, ...] = (
     "{text} Please output segmentation mask.",
     *(f"{{text}} {verb} {mask}" for verb in _VERBS for mask in _MASKS),
     "{text} Segment it.",
@@ -40,7 +40,7 @@ _FINDINGS = (
     "I marked it: {seg}.",
 )
 
-ANSWERS: tuple[str, ...] = (
+SENTENCE_ANSWERS: tuple[str, ...] = (
     "{seg}.",
     "It is {seg}.",
     "Here is the mask: {seg}.",

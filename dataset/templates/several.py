@@ -22,7 +22,7 @@ FRAGMENTS: tuple[str, ...] = (
 )
 """One target each; 12 name it. The same fragment serves all targets of an answer."""
 
-PLAIN_ANSWERS: tuple[str, ...] = (
+PLAIN_JOINT_ANSWERS: tuple[str, ...] = (
     "They are {seg}.",
     "Sure, {seg}.",
     "Sure, they are {seg}.",
@@ -32,7 +32,7 @@ PLAIN_ANSWERS: tuple[str, ...] = (
 )
 """Joint answers that name nothing."""
 
-ANSWERS: tuple[str, ...] = (
+JOINT_ANSWERS: tuple[str, ...] = (
     "{text}: {seg}.",
     "Sure, {text}: {seg}.",
     "{text} are {seg}.",
@@ -55,6 +55,6 @@ ANSWERS: tuple[str, ...] = (
     "I found {text} in the image: {seg}.",
     "I marked {text} one by one: {seg}.",
     "You asked for {text}: {seg}.",
-    *PLAIN_ANSWERS,
+    *PLAIN_JOINT_ANSWERS,
 )
 """Joint answers; 22 name the targets, as "a, b and c"."""
