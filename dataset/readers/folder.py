@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -72,20 +71,24 @@ class ImageRoots:
 
         Args:
             count: number of images.
-            name_of: file name by number; a malformed record is passed over here.
+            name_of: file name by number; what it raises for a malformed record is passed over unless `every`.
             record: who asks, for messages.
             every: look for all.
 
         Raises:
             FileNotFoundError: naming the first that are missing.
+            DataError: with `every`, if a name leads out of the folders, or as `name_of`.
         """
         numbers = range(count) if every or count <= _CHECKED else np.linspace(0, count - 1, _CHECKED).astype(int)
         missing = []
         for number in numbers:
-            with suppress(DataError):
+            try:
                 name = name_of(int(number))
                 if self._locate(name, record) is None:
                     missing.append(name)
+            except DataError:
+                if every:
+                    raise
         if missing:
             raise FileNotFoundError(
                 f"{record}: {len(missing)} of {len(numbers)} images looked for are not in "

@@ -17,32 +17,37 @@ _ALLOWED = {
 }
 
 
+class _RefusedError(Exception):
+    """A pickle names something that is not plain data."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Admits containers, numbers, strings (which need no global at all) and numpy scalars."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        raise _RefusedError(f"{module}.{name}")
 
 
 def read_pickle(path: Path) -> Any:
-    """The plain data of a pickle: lists, dicts, tuples, sets, numbers, strings and numpy scalars.
+    """The plain data of a pickle: lists, dicts, tuples, numbers, strings and numpy scalars.
 
     Raises:
-        DataError: if the file holds anything else, is damaged, or is missing.
+        DataError: if the file holds anything else, is empty, damaged, or missing.
     """
     if not path.is_file():
         raise DataError(path, "the file does not exist")
+    if not path.stat().st_size:
+        raise DataError(path, "the file is empty; fetch it again")
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
-    except pickle.UnpicklingError as error:
+    except _RefusedError as error:
         raise DataError(
             path,
-            f"this pickle was refused: {error}; only lists, dicts, numbers, strings and numpy scalars are read, "
-            "because loading anything else runs code. Fetch the file again from its publisher",
+            f"this pickle holds {error} and was refused; only lists, dicts, numbers, strings and numpy scalars are "
+            "read, because loading anything else can run code. Fetch the file again from its publisher",
         ) from error
-    except (EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, UnicodeDecodeError,
-            OverflowError, MemoryError) as error:  # fmt: skip
+    except Exception as error:  # damaged bytes can raise nearly anything, a global's own errors included
         raise DataError(path, f"this pickle is damaged ({type(error).__name__}: {error}); fetch it again") from error

@@ -2,7 +2,8 @@
 
 A file of references (`refs(unc).p`, `grefs(unc).json`, `Ref_ZOM.p`, ...) beside an `instances.json`. A reference has
 `image_id`, `split`, `ann_id` (a number, or a list: `[]` and `[-1]` mean that there is no such object) and `sentences`
-with `sent`, and where premises can be false `exist`, or `is_false_premise` with `gt_sent`.
+with `sent`, and where premises can be false `exist`, or `is_false_premise` with `gt_sent`. A reference without
+sentences, of which gRefCOCO has some, asks for nothing and is left out.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Phrase:
 
 @dataclass(frozen=True)
 class ReferredImage:
-    """An image and every phrase of a split about it, in file order."""
+    """An image and every phrase of a split about it, at least one, in file order."""
 
+    record: str
     image: CocoImage
     phrases: tuple[Phrase, ...]
 
@@ -66,7 +68,7 @@ class ReferSplit:
         self._splits: list[str] = self._records.header["splits"]
         self._wanted = {name for name in self._splits if _matches(name, split, exact)}
         if not self._wanted:
-            raise DataError(references, f"it has no split {split}; it has {', '.join(self._splits)}")
+            raise DataError(references, f"it has no split {split}; it has {', '.join(self._splits) or 'none'}")
         chosen = [number for number, name in enumerate(self._splits) if name in self._wanted]
         self._numbers = np.flatnonzero(self._records.array("has_split")[:, chosen].any(axis=1))
 
@@ -89,7 +91,7 @@ class ReferSplit:
             if ref["split"] in self._wanted
             for text, exists, true_text in ref["sentences"]
         ]
-        return ReferredImage(image, tuple(phrases))
+        return ReferredImage(name, image, tuple(phrases))
 
     def file_name(self, number: int) -> str:
         """File name of image `number`; raises as `self[number]` does."""
@@ -117,10 +119,12 @@ class ReferSplit:
         """Stop where no record may be left out.
 
         Raises:
-            DataError: if a reference or annotation is malformed, or an annotation missing.
+            DataError: if a reference or annotation is malformed, or an annotation or an image of the split missing.
         """
         self._records.refuse_problems()
         self.instances.refuse_problems()
+        for number in range(len(self)):
+            self.file_name(number)
         missing = self.instances.missing(np.asarray(self._records.array("annotations")))
         if len(missing):
             shown = ", ".join(map(str, missing[:5]))
@@ -143,26 +147,27 @@ def _build(path: Path, writer: RecordWriter) -> None:
     strays: list[str] = []
     seen: set[int] = set()
     for number, record in enumerate(_read(path)):
-        image = checks.whole(record.get("image_id")) if isinstance(record, Mapping) else None
         try:
             reference = _reference(record, f"reference number {number}")
             if reference["ref_id"] in seen:
                 raise MalformedError(f"reference {reference['ref_id']}: another reference has the same id")
             seen.add(reference["ref_id"])
+            if reference["sentences"]:
+                groups.setdefault(reference.pop("image_id"), []).append(reference)
         except MalformedError as error:
-            reference = {"split": record.get("split") if isinstance(record, Mapping) else None, "ann_ids": []}
+            image = checks.whole(record.get("image_id")) if isinstance(record, Mapping) else None
             if image is None:
                 strays.append(str(error))
-                continue
-            problems.setdefault(image, str(error))
-        groups.setdefault(image if image is not None else -1, []).append(reference)
+            else:
+                problems.setdefault(image, str(error))
+                groups.setdefault(image, []).append({"split": record.get("split"), "ann_ids": []})
     _write(writer, groups, problems, strays)
 
 
 def _write(
     writer: RecordWriter, groups: dict[int, list[dict[str, Any]]], problems: dict[int, str], strays: list[str]
 ) -> None:
-    splits = sorted({str(ref["split"]) for refs in groups.values() for ref in refs if ref["split"]})
+    splits = sorted({ref["split"] for refs in groups.values() for ref in refs if isinstance(ref["split"], str)})
     has_split = np.zeros((len(groups) + len(strays), len(splits)), dtype=bool)
     for number, (image, refs) in enumerate(groups.items()):
         if image in problems:
@@ -195,11 +200,9 @@ def _reference(record: Any, name: str) -> dict[str, Any]:
     """What is used of a reference, with plain types."""
     ref_id = checks.get(record, "ref_id", int, name)
     name = f"reference {ref_id}"
-    checks.get(record, "image_id", int, name)
     sentences = checks.get(record, "sentences", list, name)
-    if not sentences:
-        raise MalformedError(f"{name} has no sentences: give it at least one")
     return {
+        "image_id": checks.get(record, "image_id", int, name),
         "ref_id": ref_id,
         "split": checks.text(record, "split", name),
         "ann_ids": _annotation_ids(record, name),
@@ -220,8 +223,16 @@ def _annotation_ids(record: Mapping[str, Any], name: str) -> list[int]:
 def _sentence(record: Any, name: str) -> tuple[str, bool, str | None]:
     """Its words, whether there is such an object, and the words that would fit if not."""
     words = checks.text(record, "sent", name)
-    exists = bool(record.get("exist", True))
     if "is_false_premise" in record:
-        exists = not record["is_false_premise"]
+        exists = not _flag(record, "is_false_premise", name)
+    else:
+        exists = "exist" not in record or _flag(record, "exist", name)
     true_text = record.get("gt_sent")
     return words, exists, true_text.strip() or None if isinstance(true_text, str) and not exists else None
+
+
+def _flag(record: Mapping[str, Any], key: str, name: str) -> bool:
+    value = record[key]
+    if isinstance(value, bool | np.bool_) or checks.whole(value) is not None:
+        return bool(value)
+    raise MalformedError(f'{name}: "{key}" is {value!r:.60}: it must be true or false')
