@@ -19,6 +19,8 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from dataset.readers.checks import MalformedError
+from dataset.readers.json_stream import stream
 from utils.errors import DataError
 from utils.files import new_folder, write_json, write_text
 
@@ -134,6 +136,25 @@ class Records(Sequence[Any]):
 
 
 Build = Callable[[Path, RecordWriter], None]
+
+
+def index_list(clean: Callable[[Any, str], dict[str, Any]]) -> Build:
+    """What `open_records` needs for a JSON file that is one list of records.
+
+    Args:
+        clean: (record, its name) to what is kept of it; raises `MalformedError`.
+    """
+
+    def build(path: Path, writer: RecordWriter) -> None:
+        for number, record in enumerate(stream(path, "item")):
+            try:
+                writer.add(clean(record, f"record {number}"))
+            except MalformedError as error:
+                writer.add_problem(str(error))
+        if not len(writer):
+            raise DataError(path, "it holds no records: it must be a JSON list of objects; fetch it again")
+
+    return build
 
 
 def open_records(source: Path, index: Path, *, kind: str, build: Build) -> Records:

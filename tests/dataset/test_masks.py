@@ -169,3 +169,8 @@ def test_malformed_segmentations_are_named(segmentation, message):
     with pytest.raises(DataError, match=message) as caught:
         decode_segmentation(segmentation, HEIGHT, WIDTH, path="instances.json: annotation 7")
     assert caught.value.path == "instances.json: annotation 7"
+
+
+def test_a_ring_far_outside_is_refused_before_it_is_drawn():
+    with pytest.raises(DataError, match="a coordinate beyond 1000000"):
+        decode_segmentation([[0, 0, 1e9, 0, 5, 5]], 20, 20, path="record")
