@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import cv2
 import torch
 import torch.distributed
 
 from anchorseg.build import DTYPES, load_model
-from anchorseg.data import build_benchmark, check_data_folder, make_collator
-from anchorseg.evaluation import PROTOCOLS, Evaluator, Prediction, Result
+from anchorseg.data import EvaluationSource, build_benchmark, check_data_folder, make_collator
+from anchorseg.evaluation import Evaluator, Prediction, Result, check_benchmark
+from dataset.sample import Protocol
 from utils import drawing
 from utils.distributed import is_main, local_rank
 from utils.environment import describe_environment
@@ -30,15 +33,18 @@ class EvalSettings:
     version: str = setting(help="model folder written by merge_lora_weights.py")
     dataset_dir: str = setting("./data", help="folder that holds the datasets")
     val_dataset: str = setting("ReasonSeg|val", help="benchmarks, joined by ||")
-    protocol: Literal["forced", "generate", "both"] = setting(
-        "both", help="forced: the answer is in the prompt (published numbers); generate: the model writes it"
+    protocol: Literal["forced", "symmetric", "generate", "both", "all"] = setting(
+        "both",
+        help="forced: the answer is in the prompt (published numbers); symmetric: a query bank is, whether or not "
+        "there is a target; generate: the model writes it; both: forced and generate; all: every one it has",
     )
     precision: Literal["bf16", "fp32", "auto"] = setting("auto", help="type of weights; auto keeps the files'")
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
+    max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
     output_dir: str = setting("./runs/eval", help="folder for results.json")
-    vis_save_path: str | None = setting(None, help="folder for pictures of every sample; none draws nothing")
-    vis_limit: int = setting(0, help="most pictures of each benchmark and protocol; 0 for all", minimum=0)
+    vis_save_path: str | None = setting(None, help="folder for pictures of every question; none draws nothing")
+    vis_limit: int = setting(0, help="most samples drawn of each benchmark and protocol; 0 for all", minimum=0)
 
 
 def start_ranks() -> torch.device:
@@ -58,41 +64,90 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
         return
     picture = drawing.panel(
         sample.image,
-        sample.query,
-        truth=sample.truth,
+        row.query,
+        truth=prediction.truth,
         prediction=prediction.mask,
         prior=prediction.prior,
         caption=row.answer or "",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{row.index:04d}_{Path(sample.record).stem}.png"
+    record = re.sub(r"[^-.+\w]+", "_", Path(row.record).stem)
+    name = f"{row.index:04d}_{row.question}_{record}.png"
     cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
+def choose_protocols(name: str, source: EvaluationSource, choice: str) -> tuple[Protocol, ...]:
+    """The protocols that `--protocol` means for a benchmark.
+
+    Raises:
+        DataError: see `check_benchmark`.
+    """
+    groups: dict[str, tuple[Protocol, ...]] = {"both": ("forced", "generate"), "all": get_args(Protocol)}
+    if choice in groups:
+        chosen = tuple(protocol for protocol in groups[choice] if protocol in source.protocols)
+    else:
+        chosen = (cast(Protocol, choice),)
+    for protocol in chosen:
+        check_benchmark(name, source, protocol)
+    return chosen
+
+
+def shown(result: Result) -> dict[str, str]:
+    """Scores of a result as text, a dash where there is nothing to average."""
+    return {name: "-" if value is None else f"{value:.4f}" for name, value in result.scores.items()}
+
+
+def line(result: Result) -> str:
+    """One result on one line."""
+    leaks = " (leaks the truth)" if result.leaks else ""
+    scores = " ".join(f"{name} {value}" for name, value in shown(result).items())
+    return f"{result.benchmark} {result.protocol}{leaks}: {scores} ({result.num_samples} samples)"
+
+
+def table(results: list[Result]) -> str:
+    """All results, a column for each score that one of them has."""
+    names = list(dict.fromkeys(name for result in results for name in result.scores))
+    rows = [["benchmark", "protocol", *names]]
+    rows += [
+        [result.benchmark, result.protocol, *(shown(result).get(name, "") for name in names)] for result in results
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def evaluate(settings: EvalSettings, sources: dict[str, EvaluationSource]) -> list[Result]:
+    """Load once, evaluate every benchmark by its protocols, in order."""
+    plan = [
+        (name, source, protocol)
+        for name, source in sources.items()
+        for protocol in choose_protocols(name, source, settings.protocol)
+    ]
+    device = start_ranks()
+    model, registry = load_model(settings.version, dtype=DTYPES.get(settings.precision, "auto"))
+    collator = make_collator(model.config, registry, max_length=settings.model_max_length)
+    limits = {"max_rows": settings.max_rows, "max_new_tokens": settings.max_new_tokens}
+    evaluator = Evaluator(model.to(device), registry, collator, **limits)
+    results: list[Result] = []
+    for name, source, protocol in plan:
+        show = None
+        if settings.vis_save_path:
+            folder = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
+            show = partial(draw, folder=folder, limit=settings.vis_limit)
+        results.append(evaluator.evaluate(source, name=name, protocol=protocol, show=show))
+        if is_main():
+            print(line(results[-1]), flush=True)
+    return results
+
+
 def main(argv: list[str]) -> None:
-    """Load once, evaluate every benchmark under every protocol, write results.json."""
+    """Read the benchmarks, evaluate them, write results.json and print a table."""
     settings = parse(EvalSettings, argv, description=__doc__)
     check_data_folder(settings.dataset_dir)
     sources = {name: build_benchmark(name, settings.dataset_dir) for name in settings.val_dataset.split("||")}
-    device = start_ranks()
-    dtype = DTYPES.get(settings.precision, "auto")
-    model, registry = load_model(settings.version, dtype=dtype)
-    collator = make_collator(model.config, registry, max_length=settings.model_max_length)
-    evaluator = Evaluator(model.to(device), registry, collator, max_new_tokens=settings.max_new_tokens)
-    protocols = PROTOCOLS if settings.protocol == "both" else (settings.protocol,)
-    results: list[Result] = []
-    for name, source in sources.items():
-        for protocol in protocols:
-            show = None
-            if settings.vis_save_path:
-                folder = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
-                show = lambda prediction, folder=folder: draw(prediction, folder, settings.vis_limit)  # noqa: E731
-            results.append(evaluator.evaluate(source, name=name, protocol=protocol, show=show))
-            if is_main():
-                last = results[-1]
-                print(f"{name} {protocol}: gIoU {last.giou:.4f} cIoU {last.ciou:.4f} ({len(last.rows)} samples)")
+    results = evaluate(settings, sources)
     if is_main():
         write_results(settings, results)
+        print(table(results))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

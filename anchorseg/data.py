@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol as Interface
 
 from torch.utils.data import DataLoader
 
@@ -16,7 +16,7 @@ from dataset.batch import Batch, Collator, ImageViews
 from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.mixture import Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
-from dataset.sample import Sample
+from dataset.sample import Protocol, Sample
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry
 from utils.errors import DataError
@@ -24,13 +24,21 @@ from utils.errors import DataError
 FAMILIES = ("reason_seg",)
 
 
-class EvaluationSource(Protocol):
-    """A benchmark: samples in a fixed order, with the truth in the prompt (forced) or not."""
+class EvaluationSource(Interface):
+    """A benchmark: samples in a fixed order, asked by one of its protocols."""
+
+    @property
+    def scoring(self) -> str:
+        """How its answers count: reason, refer, gres, zom, muse or see (`anchorseg.scoring`)."""
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """The protocols that it has."""
 
     def __len__(self) -> int: ...
 
-    def evaluation_sample(self, index: int, *, forced: bool) -> Sample:
-        """Sample `index`, with the answer in its prompt or without."""
+    def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
+        """Sample `index` as a protocol asks it."""
 
 
 def make_collator(

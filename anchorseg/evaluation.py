@@ -1,86 +1,112 @@
 """Evaluation: the one function behind validation in training and behind the evaluation script.
 
-Two protocols, never mixed. `forced`: the answer with the query bank is in the prompt, and one forward pass gives the
-mask (published numbers). `generate`: the model writes its answer; without `<SEG>` there is no mask.
+How a sample is asked is in `anchorseg.protocols`, how an answer counts in `anchorseg.scoring`. A result is of one
+protocol; they are never mixed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from anchorseg.data import EvaluationSource
-from anchorseg.generation import generate
 from anchorseg.modeling import AnchorSegModel
+from anchorseg.protocols import Asker
+from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, row_of, truths, united
 from anchorseg.tokens import TokenRegistry
-from dataset.batch import Batch, Collator
-from dataset.sample import Sample
-from utils import metrics
+from dataset.batch import Collator
+from dataset.sample import Protocol, Sample
 from utils.distributed import all_gather_objects, is_main, rank, world_size
-
-Protocol = Literal["forced", "generate"]
-PROTOCOLS: tuple[Protocol, ...] = ("forced", "generate")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Result of one sample: pixel counts, and what the model wrote (generate) or None (forced)."""
-
-    index: int
-    record: str
-    query: str
-    intersection: int
-    union: int
-    iou: float
-    answer: str | None
-    num_targets: int
+from utils.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a sample's mask looks like: the sample, its mask (H, W) or None, and the prior map (H, W) or None."""
+    """One question and its answer as a picture shows them: truth (H, W), mask (H, W) or None where the model finds no
+    target, and prior map (H, W) or None."""
 
     row: Row
     sample: Sample
+    truth: np.ndarray
     mask: np.ndarray | None
     prior: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Scores of one benchmark under one protocol."""
+    """Scores of one benchmark under one protocol.
+
+    Attributes:
+        benchmark: its name.
+        protocol: how it was asked.
+        leaks: whether the prompt gave the answers away: the published protocol of benchmarks with rejections.
+        scores: by name; `giou` and `ciou` are always there. None where there is nothing to average.
+        rows: one for each question, in order.
+    """
 
     benchmark: str
     protocol: Protocol
-    giou: float
-    ciou: float
+    leaks: bool
+    scores: Scores
     rows: tuple[Row, ...]
 
-    def summary(self) -> dict[str, object]:
-        """Scores without rows."""
-        return {"giou": self.giou, "ciou": self.ciou, "num_samples": len(self.rows)}
+    @property
+    def giou(self) -> float:
+        """gIoU, by the published rule where there are several."""
+        return self._always("giou")
+
+    @property
+    def ciou(self) -> float:
+        """cIoU, by the published rule where there are several."""
+        return self._always("ciou")
+
+    @property
+    def num_samples(self) -> int:
+        """Images, or records of images, that were asked about."""
+        return len({row.index for row in self.rows})
+
+    def _always(self, name: str) -> float:
+        value = self.scores[name]
+        assert value is not None, name
+        return value
 
     def to_dict(self) -> dict[str, object]:
-        """Scores and per-sample rows, as results.json holds them."""
-        return {**self.summary(), "rows": [asdict(row) for row in self.rows]}
+        """Scores and rows, as results.json holds them."""
+        return {
+            **self.scores,
+            "num_samples": self.num_samples,
+            "num_questions": len(self.rows),
+            "leaks": self.leaks,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def check_benchmark(name: str, source: EvaluationSource, protocol: Protocol) -> None:
+    """Refuse to evaluate nothing, or by a protocol that a benchmark does not have.
+
+    Raises:
+        DataError: naming the benchmark.
+    """
+    if not len(source):
+        raise DataError(name, "it holds no sample, so there is nothing to score; choose another split")
+    if protocol not in source.protocols:
+        raise DataError(name, f"it has no protocol {protocol}; allowed: {', '.join(source.protocols)}")
 
 
 class Evaluator:
     """Evaluates a model on benchmarks, alone or on several ranks.
 
-    Batches are formed by sample index before they are dealt to ranks, so that every number is the same for any
-    number of ranks, and no sample is seen twice.
+    Every sample is put to the model by itself, by exactly one rank, so that all numbers are the same for any number of
+    ranks.
 
     Args:
         model: in evaluation mode.
         registry: its tokenizer.
         collator: for its views and prompts.
-        batch_size: samples of one forward pass.
+        max_rows: most questions that are answered at once in `generate`.
         max_new_tokens: longest answer in `generate`.
     """
 
@@ -90,14 +116,10 @@ class Evaluator:
         registry: TokenRegistry,
         collator: Collator,
         *,
-        batch_size: int = 1,
+        max_rows: int = 8,
         max_new_tokens: int = 128,
     ) -> None:
-        self.model = model
-        self.registry = registry
-        self.collator = collator
-        self.batch_size = batch_size
-        self.max_new_tokens = max_new_tokens
+        self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens)
 
     def evaluate(
         self,
@@ -107,68 +129,47 @@ class Evaluator:
         protocol: Protocol,
         show: Callable[[Prediction], None] | None = None,
     ) -> Result:
-        """Score every sample of a benchmark; a sample that cannot be read is fatal.
+        """Score every question of a benchmark; a sample that cannot be read is fatal.
 
         Args:
             source: the benchmark.
             name: its name, for the result.
-            protocol: forced or generate.
+            protocol: one of those that the benchmark has.
             show: called with every prediction of this rank, for pictures.
+
+        Raises:
+            DataError: see `check_benchmark`; also for a sample that cannot be read, or whose slots do not fit its
+                questions.
         """
-        starts = range(0, len(source), self.batch_size)
-        mine = list(starts)[rank() :: world_size()]
+        check_benchmark(name, source, protocol)
         rows: list[Row] = []
-        for start in tqdm(mine, desc=f"{name} {protocol}", disable=not is_main(), leave=False):
-            indices = range(start, min(start + self.batch_size, len(source)))
-            samples = [source.evaluation_sample(index, forced=protocol == "forced") for index in indices]
-            for prediction in self._predict(list(indices), samples, protocol):
+        mine = range(rank(), len(source), world_size())
+        for index in tqdm(mine, desc=f"{name} {protocol}", disable=not is_main(), leave=False):
+            for prediction in self._predictions(source, index, protocol):
                 rows.append(prediction.row)
                 if show is not None:
                     show(prediction)
-        gathered = sorted((row for part in all_gather_objects(rows) for row in part), key=lambda row: row.index)
-        assert [row.index for row in gathered] == list(range(len(source))), "every sample exactly once"
-        scores = [metrics.TargetScore(intersection=row.intersection, union=row.union) for row in gathered]
+        parts = all_gather_objects(rows)
+        gathered = sorted((row for part in parts for row in part), key=lambda row: (row.index, row.question))
+        starts = [row.index for row in gathered if row.question == 0]
+        assert starts == list(range(len(source))), "every sample exactly once"
         return Result(
             benchmark=name,
             protocol=protocol,
-            giou=metrics.giou(scores),
-            ciou=metrics.ciou(scores),
+            leaks=protocol == "forced" and source.scoring in REJECTING,
+            scores=SCORINGS[source.scoring](gathered),
             rows=tuple(gathered),
         )
 
-    @torch.inference_mode()
-    def _predict(self, indices: list[int], samples: list[Sample], protocol: Protocol) -> list[Prediction]:
-        parameter = next(self.model.parameters())
-        batch: Batch = self.collator(samples).to(parameter.device, parameter.dtype)
-        answers: list[str | None] = [None] * len(samples)
-        if protocol == "forced":
-            segmentation = self.model(batch).segmentation
-        else:
-            generated = generate(self.model, batch, max_new_tokens=self.max_new_tokens)
-            segmentation = generated.segmentation
-            answers = [self.registry.decode(ids) for ids in generated.ids]
-        predictions = []
-        for place, (index, sample) in enumerate(zip(indices, samples, strict=True)):
-            logits = segmentation.masks[place]
-            mask = (logits > 0).any(dim=0).cpu().numpy() if len(logits) else None
-            prior = segmentation.prior
-            heat = prior.maps[place].amax(dim=0).cpu().numpy() if prior is not None and len(logits) else None
-            row = _score(index, sample, mask, answers[place], len(logits))
-            predictions.append(Prediction(row=row, sample=sample, mask=mask, prior=heat))
-        return predictions
-
-
-def _score(index: int, sample: Sample, mask: np.ndarray | None, answer: str | None, num_targets: int) -> Row:
-    truth = sample.truth
-    predicted = np.zeros_like(truth) if mask is None else mask
-    intersection, union = metrics.intersection_and_union(predicted, truth, sample.void)
-    return Row(
-        index=index,
-        record=sample.record,
-        query=sample.query,
-        intersection=intersection,
-        union=union,
-        iou=metrics.iou(intersection, union),
-        answer=answer,
-        num_targets=num_targets,
-    )
+    def _predictions(self, source: EvaluationSource, index: int, protocol: Protocol) -> Iterator[Prediction]:
+        sample, scoring = source.evaluation_sample(index, protocol=protocol), source.scoring
+        replies = self.asker.replies(sample, protocol, scoring)
+        for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
+            row = row_of(sample, index, number, reply, scoring)
+            yield Prediction(
+                row=row,
+                sample=sample,
+                truth=np.asarray(truths(sample, question).any(axis=0)),
+                mask=united(reply, scoring) if row.found else None,
+                prior=reply.prior,
+            )

@@ -42,13 +42,42 @@ class TrainSettings:
     )
 
     dataset_dir: str = setting("./data", help="folder that holds the datasets", group=DATA)
+    index_dir: str | None = setting(
+        None, help="folder for what is made of large annotation files once; none: in the user's cache", group=DATA
+    )
     dataset: str = setting("reason_seg", help="training families, joined by ||", group=DATA)
     sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0, group=DATA)
+    sampling: Literal["replacement", "epoch"] = setting(
+        "replacement", help="replacement: families by rate, any record; epoch: every record once, then again", group=DATA
+    )
+    sem_seg_data: str = setting("ade20k||cocostuff||pascal_part||mapillary", help="datasets of sem_seg", group=DATA)
+    refer_seg_data: str = setting(
+        "refclef||refcoco||refcoco+||refcocog||refzom||grefcoco",
+        help="datasets of refer_seg, each with |SPLIT or train",
+        group=DATA,
+    )
+    neg_refer_seg_data: str = setting(
+        "R-refcoco||R-refcoco+||R-refcocog", help="datasets of neg_refer_seg", group=DATA
+    )
+    correct_refer_seg_data: str = setting(
+        "fprefcoco||fprefcoco+||fprefcocog", help="datasets of correct_refer_seg", group=DATA
+    )
+    vqa_data: str = setting("llava_instruct_150k", help="datasets of vqa", group=DATA)
     reason_seg_data: str = setting("ReasonSeg|train", help="ReasonSeg splits to train on, joined by _", group=DATA)
+    reason_seg_plus_data: str = setting(
+        "instance_seg||cot||conversations||caption", help="kinds of LISA++ (reason_seg_plus)", group=DATA
+    )
+    multi_reason_seg_data: str = setting("MultiReasonSeg|train", help="split of MUSE (multi_reason_seg)", group=DATA)
+    custom_data: str | None = setting(
+        None, help="folder of the family custom: images with LabelMe files, a COCO file or PNG masks", group=DATA
+    )
     explanatory: float = setting(
         0.1, help="chance of an answer of explanation alone; -1 for no explanations", minimum=-1, maximum=1, group=DATA
     )
     num_classes_per_sample: int = setting(3, help="most conversations of one image", minimum=1, group=DATA)
+    num_classes_per_question: int = setting(
+        3, help="most phrases of one conversation in sem_seg, refer_seg and custom", minimum=1, group=DATA
+    )
     val_dataset: str = setting("ReasonSeg|val", help="validation sets, joined by ||; the first selects", group=DATA)
     workers: int = setting(4, help="data loading processes of each rank; 0 loads in the process", minimum=0, group=DATA)
 
@@ -109,6 +138,12 @@ class TrainSettings:
             raise ValueError(
                 f"--dataset names {len(families)} dataset(s) ({', '.join(families)}), but --sample_rates has "
                 f"{len(self.sample_rates)} number(s); give one rate for each dataset"
+            )
+        if self.sampling == "epoch" and len({rate for rate in self.sample_rates if rate}) > 1:
+            rates = ",".join(f"{rate:g}" for rate in self.sample_rates)
+            raise ValueError(
+                f"--sample_rates {rates}: with --sampling epoch every record comes once, so rates must be equal or 0; "
+                "make them so, or use --sampling replacement"
             )
         self.method()
 

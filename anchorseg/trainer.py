@@ -219,12 +219,15 @@ class Trainer:
         bar.set_postfix({**shown, "img/s": f"{values['images_per_second']:.1f}"})
 
     def validate(self) -> dict[str, Result]:
-        """Forced-protocol results of every validation set, by name."""
+        """Results of every validation set, by name: forced, or generated where a set cannot be forced."""
         model: AnchorSegModel = self.engine.module
         model.eval()
         evaluator = Evaluator(model, self.registry, self.collator)
         results = {
-            name: evaluator.evaluate(source, name=name, protocol="forced") for name, source in self.benchmarks.items()
+            name: evaluator.evaluate(
+                source, name=name, protocol="forced" if "forced" in source.protocols else "generate"
+            )
+            for name, source in self.benchmarks.items()
         }
         model.train()
         return results
@@ -232,9 +235,10 @@ class Trainer:
     def _validate_and_save(self, folder: RunFolder, step: int, progress: Progress) -> Progress:
         results = self.validate()
         for name, result in results.items():
-            folder.log(step, {f"val/{name}/giou": result.giou, f"val/{name}/ciou": result.ciou})
+            scores = {key: value for key, value in result.scores.items() if value is not None}
+            folder.log(step, {f"val/{name}/{key}": value for key, value in scores.items()})
             if is_main():
-                tqdm.write(f"step {step}: {name} forced gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
+                tqdm.write(f"step {step}: {name} {result.protocol} gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
         score = getattr(next(iter(results.values())), self.settings.select_by) if results else None
         is_best = score is not None and (progress.best_score is None or score > progress.best_score)
         best = score if is_best else progress.best_score

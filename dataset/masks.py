@@ -152,7 +152,7 @@ def paint_shapes(shapes: object, height: int, width: int, *, path: str | Path) -
 def _ring_encloses(ring: Sequence[object], path: str | Path) -> bool:
     if len(ring) % 2 or not all(map(_is_finite_number, ring)):
         raise DataError(path, f"a polygon ring has {len(ring)} entries: it must be pairs of finite numbers x0, y0, ...")
-    if any(abs(number) > _FURTHEST for number in ring):  # type: ignore[arg-type, operator]
+    if any(abs(number) > _FURTHEST for number in ring):  # type: ignore[arg-type]
         raise DataError(path, f"a polygon ring has a coordinate beyond {_FURTHEST}: it must be pixels of the image")
     return len(ring) >= 6
 

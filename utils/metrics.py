@@ -1,4 +1,7 @@
-"""Scores of masks and boxes: IoU, gIoU, cIoU, exact and independent of order and sharding."""
+"""Scores of masks and boxes, exact and independent of order and sharding: sums in integers, means by `math.fsum`.
+
+A share of nothing is None, for example how often no-target phrases are recognised where there are none.
+"""
 
 import math
 from collections.abc import Iterable
@@ -73,16 +76,40 @@ def iou(intersection: int, union: int) -> float:
     return intersection / union if union else 1.0
 
 
+def mean(values: Iterable[float]) -> float:
+    """Mean, correctly rounded whatever the order.
+
+    Raises:
+        ValueError: if there are no values.
+    """
+    values = list(values)
+    if not values:
+        raise ValueError("A mean needs values, and there were none to score.")
+    return math.fsum(values) / len(values)
+
+
+def share(flags: Iterable[bool]) -> float | None:
+    """Share of true flags, 0 to 1; None if there are no flags."""
+    flags = list(flags)
+    return sum(flags) / len(flags) if flags else None
+
+
+def precision(ious: Iterable[float], threshold: float) -> float:
+    """Share of IoUs strictly above a threshold: P@threshold.
+
+    Raises:
+        ValueError: if there are no IoUs.
+    """
+    return mean(float(value > threshold) for value in ious)
+
+
 def giou(scores: Iterable[TargetScore]) -> float:
-    """Mean of the per-target IoU (gIoU of the ReasonSeg protocol), correctly rounded whatever the order.
+    """Mean of the per-target IoU (gIoU of the ReasonSeg protocol).
 
     Raises:
         ValueError: if there are no scores.
     """
-    values = [score.iou for score in scores]
-    if not values:
-        raise ValueError("gIoU is a mean over targets, and there were none to score.")
-    return math.fsum(values) / len(values)
+    return mean(score.iou for score in scores)
 
 
 def ciou(scores: Iterable[TargetScore]) -> float:
@@ -135,3 +162,76 @@ def box_iou(first: Box, second: Box) -> float:
     intersection = max(width, 0) * max(height, 0)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
     return intersection / (sum(areas) - intersection)
+
+
+def mask_box_iou(prediction: Mask, target: Mask) -> float:
+    """IoU of the boxes around two masks; 1.0 if both masks are empty, 0.0 if one is.
+
+    Args:
+        prediction: (H, W) boolean.
+        target: (H, W) boolean.
+    """
+    found, wanted = box_of(prediction), box_of(target)
+    if found is None or wanted is None:
+        return float(found is wanted)
+    return box_iou(found, wanted)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlotScore:
+    """One phrase of generalised referring segmentation (gRefCOCO, Ref-ZOM), which may have no target."""
+
+    overlap: TargetScore
+    """Of the mask drawn, whether or not the phrase is rejected."""
+    truth: int
+    """Pixels of the target."""
+    has_target: bool
+    """Whether there is such an object."""
+    rejected: bool
+    """Whether the model says that there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GresRule:
+    """How wrong decisions about a phrase count in gIoU and cIoU."""
+
+    rejected_keeps_overlap: bool
+    """A rejected target counts with the mask drawn for it all the same; otherwise with an empty one."""
+    invented_adds_union: bool
+    """What is drawn where there is no target adds to the union of cIoU; its IoU is 0 in any case."""
+
+
+PUBLISHED_GREFCOCO = GresRule(rejected_keeps_overlap=True, invented_adds_union=True)
+PUBLISHED_ZOM = GresRule(rejected_keeps_overlap=True, invented_adds_union=False)
+RELA = GresRule(rejected_keeps_overlap=False, invented_adds_union=True)
+"""The published rules are lenient; `RELA` is the rule of the benchmark's own evaluator."""
+
+
+def _counted(slot: SlotScore, rule: GresRule) -> tuple[float, int, int]:
+    """IoU, intersection and union that a phrase contributes."""
+    if not slot.has_target:
+        union = 0 if slot.rejected or not rule.invented_adds_union else slot.overlap.union
+        return float(slot.rejected), 0, union
+    if slot.rejected and not rule.rejected_keeps_overlap:
+        return 0.0, 0, slot.truth
+    return slot.overlap.iou, slot.overlap.intersection, slot.overlap.union
+
+
+def gres(slots: Iterable[SlotScore], rule: GresRule) -> tuple[float, float]:
+    """gIoU and cIoU over phrases with and without a target.
+
+    Raises:
+        ValueError: if there are no phrases.
+    """
+    counted = [_counted(slot, rule) for slot in slots]
+    return mean(value for value, _, _ in counted), iou(sum(i for _, i, _ in counted), sum(u for _, _, u in counted))
+
+
+def no_target_accuracy(slots: Iterable[SlotScore]) -> float | None:
+    """Share of the phrases without a target that are rejected (N-acc); None if every phrase has one."""
+    return share(slot.rejected for slot in slots if not slot.has_target)
+
+
+def target_accuracy(slots: Iterable[SlotScore]) -> float | None:
+    """Share of the phrases with a target that are not rejected (T-acc); None if none has one."""
+    return share(not slot.rejected for slot in slots if slot.has_target)

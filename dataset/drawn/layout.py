@@ -28,21 +28,25 @@ SMALLEST, LARGEST = 0.1, 0.2
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: RGB image and its objects."""
+    """A drawn scene: RGB image, its objects, the number of its background, and the first row of what lies below."""
 
     image: np.ndarray
     objects: tuple[SceneObject, ...]
+    background: int
+    horizon: int
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    above, below = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, int, int]:
+    """Image, number of the pair of colours, and first row of the lower one."""
+    number = int(rng.integers(len(BACKGROUNDS)))
+    above, below = BACKGROUNDS[number]
     horizon = int(height * rng.uniform(0.45, 0.75))
     rows = np.arange(height, dtype=np.float32)[:, None]
     top = np.array(above, np.float32) - 22 * (1 - rows / horizon)
     bottom = np.array(below, np.float32) + 20 * (rows - horizon) / (height - horizon)
     column = np.where(rows < horizon, top, bottom)[:, None, :]
     image = np.repeat(column, width, axis=1) + rng.normal(0, 2.5, (height, width, 1))
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return np.clip(image, 0, 255).astype(np.uint8), number, horizon
 
 
 def _clutter(rng: np.random.Generator, image: np.ndarray) -> None:
@@ -113,7 +117,7 @@ def _shadow(image: np.ndarray, item: SceneObject) -> None:
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene of three to six objects; everything comes from `rng`."""
     height, width = SIZES[rng.integers(len(SIZES))]
-    image = _background(rng, height, width)
+    image, background, horizon = _background(rng, height, width)
     _clutter(rng, image)
     count = int(rng.integers(3, 7))
     places = _place_all(rng, height, width, count)
@@ -130,4 +134,4 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         objects.append((item, tilt, mirrored))
     for item, tilt, mirrored in objects:
         draw_object(image, item, tilt=tilt, mirrored=mirrored, tint=rng.uniform(-14, 14, 3))
-    return Scene(image, tuple(item for item, _, _ in objects))
+    return Scene(image, tuple(item for item, _, _ in objects), background, horizon)

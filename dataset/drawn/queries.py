@@ -255,16 +255,21 @@ def several_intents(objects: tuple[SceneObject, ...]) -> list[Intent]:
     return found
 
 
-def draw_query(rng: np.random.Generator, objects: tuple[SceneObject, ...], longer_side: int, split: str) -> Query:
-    """One unambiguous query of a scene, in the wordings of a split."""
+def scene_intents(objects: tuple[SceneObject, ...], longer_side: int) -> dict[str, list[Intent]]:
+    """Every unambiguous meaning in a scene, by kind of query."""
     margin = PLACE_MARGIN * longer_side
-    found = {
+    return {
         "attribute": attribute_intents(objects),
         "function": function_intents(objects),
         "superlative": superlative_intents(objects, margin),
         "relation": relation_intents(objects, margin),
         "several": several_intents(objects),
     }
+
+
+def draw_query(rng: np.random.Generator, objects: tuple[SceneObject, ...], longer_side: int, split: str) -> Query:
+    """One unambiguous query of a scene, in the wordings of a split."""
+    found = scene_intents(objects, longer_side)
     possible = {kind: intents for kind, intents in found.items() if intents}
     chances = np.array([SHARES[kind] for kind in possible])
     kind = list(possible)[rng.choice(len(possible), p=chances / chances.sum())]

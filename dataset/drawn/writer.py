@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from dataset.drawn.layout import Scene, draw_scene
+from dataset.drawn.manifest import begin, finish
+from dataset.drawn.objects import SceneObject
 from dataset.drawn.queries import Query, draw_query
-from utils.errors import DataError
 from utils.files import write_json
 from utils.seeding import generator_for
 
@@ -38,12 +40,18 @@ def make_scene(seed: int, split: str, index: int) -> tuple[Scene, tuple[Query, .
             return scene, tuple(found.values())
 
 
-def explanation(scene: Scene, query: Query) -> str:
+def explanation(objects: Sequence[SceneObject], targets: Sequence[int]) -> str:
     """A sentence that names the targets by colour and kind."""
-    names = [f"the {scene.objects[index].colour} {scene.objects[index].kind}" for index in query.targets]
+    names = [f"the {objects[index].colour} {objects[index].kind}" for index in targets]
     if len(names) == 1:
         return f"It is {names[0]}."
     return f"They are {', '.join(names[:-1])} and {names[-1]}."
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """An (H, W, 3) uint8 RGB image as the bytes of a JPEG file."""
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return bytes(encoded.tobytes())
 
 
 def annotation(scene: Scene, query: Query, image_name: str) -> dict[str, object]:
@@ -76,15 +84,14 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[s
     for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
         name = f"{split}_{index:05d}"
         scene, queries = make_scene(seed, split, index)
-        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
-        (folder / f"{name}.jpg").write_bytes(encoded.tobytes())
+        (folder / f"{name}.jpg").write_bytes(jpeg(scene.image))
         for number, query in enumerate(queries, start=1):
             file = f"{name}.json" if number == 1 else f"{name}.{number}.json"
             write_json(folder / file, annotation(scene, query, f"{name}.jpg"))
             explanations.append(
                 {
                     "query": query.texts[0],
-                    "outputs": explanation(scene, query),
+                    "outputs": explanation(scene.objects, query.targets),
                     "image": f"{name}.jpg",
                     "json": file,
                 }
@@ -107,20 +114,11 @@ def write_scenes(root: str | Path, *, counts: dict[str, int], seed: int) -> bool
         DataError: if the folder holds other files; nothing is overwritten.
     """
     folder = Path(root) / FOLDER
-    manifest = {"version": VERSION, "seed": seed, "counts": counts, "complete": True}
-    path = folder / MANIFEST
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found == manifest:
-            return False
-        if {**found, "complete": True} != manifest:
-            raise DataError(str(path), f"the folder holds other scenes ({found}); give a new folder")
-    elif folder.exists() and any(folder.iterdir()):
-        raise DataError(str(folder), "the folder holds files that are not drawn scenes; give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**manifest, "complete": False})
+    manifest = {"version": VERSION, "seed": seed, "counts": counts}
+    if not begin(folder / MANIFEST, manifest, [folder]):
+        return False
     explanations = {split: _write_split(folder / split, split, counts[split], seed) for split in SPLITS}
     (folder / "explanatory").mkdir(exist_ok=True)
     write_json(folder / "explanatory" / "train.json", explanations["train"])
-    write_json(path, manifest)
+    finish(folder / MANIFEST, manifest)
     return True

@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset.images import read_image
 from dataset.masks import IGNORE, paint_shapes
-from dataset.sample import AnswerPart, Conversation, Question, Sample, TargetSlot, Turn
+from dataset.sample import AnswerPart, Conversation, Protocol, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from dataset.templates.reason_seg import (
     ANSWERS,
@@ -160,18 +160,21 @@ class ReasonSeg:
         split: see `read_split`, which also says what is raised.
     """
 
+    scoring = "reason"
+    protocols: tuple[Protocol, ...] = ("forced", "generate")
+
     def __init__(self, root: str | Path, split: str) -> None:
         self._records = [(image, annotation) for image in read_split(root, split) for annotation in image.annotations]
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def evaluation_sample(self, index: int, *, forced: bool) -> Sample:
+    def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
         """The first wording of an annotation, asked with the published prompt.
 
         Args:
             index: record.
-            forced: put the answer with the query bank into the prompt; otherwise the model writes it.
+            protocol: `forced` puts the answer with the query bank into the prompt; in `generate` the model writes it.
 
         Raises:
             DataError: if image or polygons cannot be read.
@@ -182,7 +185,7 @@ class ReasonSeg:
         text = annotation.texts[0]
         template = evaluation.SENTENCE if annotation.is_sentence else evaluation.PHRASE
         before, after = evaluation.ANSWER
-        answer: tuple[AnswerPart, ...] | None = (before, TargetSlot(0), after) if forced else None
+        answer: tuple[AnswerPart, ...] | None = (before, TargetSlot(0), after) if protocol == "forced" else None
         return Sample(
             record=annotation.path,
             image=image,

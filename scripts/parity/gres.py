@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.query_bank import BankPositions, locate_left
+from anchorseg.query_bank import BankPositions
+from anchorseg.rejection import as_targets, refuses, slot_positions
 from dataset.batch import PADDING, Batch
 from model.llava import IMAGE_PLACEHOLDER
 from scripts.parity.batches import Inputs, make_batch
@@ -23,13 +24,11 @@ def has_two_passes(fixture: Fixture) -> bool:
 
 def positions_of(model: AnchorSegModel, batch: Batch) -> BankPositions:
     """The positions left of every <SEG>, whatever stands there."""
-    return locate_left(batch.input_ids, model.config.token_ids["segment"], model.method.num_latents)
+    return slot_positions(model, batch.input_ids)
 
 
 def rejected(input_ids: Tensor, logits: Tensor, segment_id: int, reject_id: int) -> Tensor:
     """(R, T) true at the slots that the first pass rejects.
-
-    A slot is rejected where <SEG> stands and something else is likelier, or <REJ> stands and is likeliest.
 
     Args:
         input_ids: (R, T) with the true slots.
@@ -37,9 +36,7 @@ def rejected(input_ids: Tensor, logits: Tensor, segment_id: int, reject_id: int)
         segment_id: of <SEG>.
         reject_id: of <REJ>.
     """
-    decided = logits.argmax(dim=-1).roll(1, dims=1)
-    missed = (input_ids == segment_id) & (decided != segment_id)
-    return missed | ((input_ids == reject_id) & (decided == reject_id))
+    return refuses(input_ids, logits.argmax(dim=-1).roll(1, dims=1), segment_id, reject_id)
 
 
 def with_rejections(input_ids: np.ndarray, segment_id: int, reject_id: int, latents: tuple[int, ...]) -> np.ndarray:
@@ -66,7 +63,7 @@ def check_first_pass(fixture: Fixture, inputs: Inputs, model: AnchorSegModel) ->
     eager = model.method.padding_attention == "plain"
     where = first.segments.numpy() != PADDING if eager else None
     fixture.check("out.logits_first_pass", logits, where=where, optional=eager, note=note)
-    after = np.where(original == reject_id, segment_id, original)
+    after = as_targets(torch.from_numpy(original), segment_id, reject_id).numpy()
     fixture.check("in.input_ids_after", after, optional=eager)
     slots = (first.input_ids == segment_id) | (first.input_ids == reject_id)
     refused = rejected(first.input_ids, logits, segment_id, reject_id)

@@ -1,7 +1,4 @@
-"""metrics.npz: the published scores of given logits, from this project's pixel counts and boxes.
-
-The scores of gRefCOCO and of boxes are formulas of the published evaluation alone; they are written out here.
-"""
+"""metrics.npz: the published scores of given logits, by the formulas of `utils.metrics`."""
 
 from __future__ import annotations
 
@@ -70,36 +67,27 @@ def _check_validate(fixture: Fixture, pairs: list[Pair]) -> None:
 
 def _check_gres(fixture: Fixture, pairs: list[Pair]) -> None:
     counts = _check_counts(fixture, "gres.per_mask_inter_union", pairs, closed=True)
-    for dataset in ("grefcoco", "refzom"):
-        name = f"gres.{dataset}.giou_ciou_Nacc_Tacc"
-        fixture.check(name, _gres_scores(pairs, counts, counts_missed=dataset == "grefcoco"))
-
-
-def _gres_scores(pairs: list[Pair], counts: list[tuple[int, int]], *, counts_missed: bool) -> np.ndarray:
-    """gIoU, cIoU, and how often a slot without and with a target is judged rightly.
-
-    Args:
-        pairs: of all slots.
-        counts: intersection and union of each.
-        counts_missed: add what is drawn where nothing is to the union of cIoU.
-    """
-    empty = np.array([not pair.truth.any() for pair in pairs])
-    rejected = np.array([pair.rejected for pair in pairs])
-    both, either = np.array(counts).T
-    ious = np.where(empty, rejected, both / (either + 1e-8))
-    unions = either[~empty].sum() + (either[empty & ~rejected].sum() if counts_missed else 0)
-    return np.array([ious.mean(), both[~empty].sum() / unions, rejected[empty].mean(), (~rejected[~empty]).mean()])
+    slots = [
+        metrics.SlotScore(
+            overlap=metrics.TargetScore(intersection=both, union=either),
+            truth=int(np.count_nonzero(pair.truth)),
+            has_target=bool(pair.truth.any()),
+            rejected=pair.rejected,
+        )
+        for pair, (both, either) in zip(pairs, counts, strict=True)
+    ]
+    accuracies = [metrics.no_target_accuracy(slots), metrics.target_accuracy(slots)]
+    for dataset, rule in (("grefcoco", metrics.PUBLISHED_GREFCOCO), ("refzom", metrics.PUBLISHED_ZOM)):
+        values = np.array([*metrics.gres(slots, rule), *accuracies], dtype=float)
+        fixture.check(f"gres.{dataset}.giou_ciou_Nacc_Tacc", values)
 
 
 def _check_boxes(fixture: Fixture, pairs: list[Pair]) -> None:
     for name, obeys in (("as_run", False), ("with_output_ids", True)):
-        ious = np.array([_box_iou(pair, empty=obeys and pair.rejected) for pair in pairs])
-        fixture.check(f"rec.acc_meaniou_{name}", np.array([(ious > 0.5).mean(), ious.mean()]))
+        ious = [_box_iou(pair, empty=obeys and pair.rejected) for pair in pairs]
+        fixture.check(f"rec.acc_meaniou_{name}", np.array([metrics.precision(ious, 0.5), metrics.mean(ious)]))
 
 
 def _box_iou(pair: Pair, *, empty: bool) -> float:
-    found = None if empty else metrics.box_of(pair.logits > 0)
-    wanted = metrics.box_of((pair.truth > 0) & (pair.truth != VOID))
-    if found is None or wanted is None:
-        return float(found is wanted)
-    return metrics.box_iou(found, wanted)
+    found = (pair.logits > 0) & (not empty)
+    return metrics.mask_box_iou(found, (pair.truth > 0) & (pair.truth != VOID))
