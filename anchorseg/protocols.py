@@ -1,0 +1,154 @@
+"""Protocols: how a sample is put to the model, and which of its masks belong to which question.
+
+`forced`: the true answer is in the prompt, and the masks of its slots are drawn. For benchmarks with rejections this is
+the published protocol of two passes, which leaks the truth (`anchorseg.rejection`). `symmetric`: every question has a
+query bank in the prompt, and the model may reject it. `generate`: the model writes an answer to every question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anchorseg.generation import generate
+from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.rejection import Judged, one_pass, two_passes
+from anchorseg.scoring import REJECTING, Reply
+from anchorseg.tokens import TokenRegistry
+from dataset.batch import Batch, Collator
+from dataset.sample import Conversation, Protocol, Sample
+from utils.errors import DataError
+
+
+def slot_counts(sample: Sample) -> list[int]:
+    """Slots of each question in reading order: one for each target, or one where there is none.
+
+    Raises:
+        DataError: if the conversations have another number of slots; they are never paired by position alone.
+    """
+    wanted = [max(1, len(question.targets)) for question in sample.questions]
+    given = [_num_slots(conversation) for conversation in sample.conversations]
+    if given != wanted and not (len(given) == 1 and given[0] == sum(wanted)):
+        raise DataError(
+            sample.record,
+            f"its conversations have {given} slot(s), but its questions need {wanted}, in one conversation or each in "
+            "its own; one slot for each target, or one where there is none",
+        )
+    return wanted
+
+
+def _num_slots(conversation: Conversation) -> int:
+    return sum(not isinstance(part, str) for turn in conversation.turns for part in turn.answer or ())
+
+
+def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
+    """(H, W) strongest prior of some of the first image's targets, or None."""
+    if segmentation.prior is None or not len(chosen):
+        return None
+    return segmentation.prior.maps[0][chosen].amax(dim=0).cpu().numpy()
+
+
+class Asker:
+    """Puts samples to a model, one at a time.
+
+    Args:
+        model: in evaluation mode.
+        registry: its tokenizer.
+        collator: for its views and prompts.
+        max_rows: most questions that are answered at once in `generate`; bounds the memory.
+        max_new_tokens: longest answer in `generate`.
+    """
+
+    def __init__(
+        self,
+        model: AnchorSegModel,
+        registry: TokenRegistry,
+        collator: Collator,
+        *,
+        max_rows: int = 8,
+        max_new_tokens: int = 128,
+    ) -> None:
+        self.model = model
+        self.registry = registry
+        self.collator = collator
+        self.max_rows = max_rows
+        self.max_new_tokens = max_new_tokens
+        self._separate = Collator(collator.prompt, collator.views, share_prefix=False)
+
+    @torch.inference_mode()
+    def replies(self, sample: Sample, protocol: Protocol, scoring: str) -> list[Reply]:
+        """A reply for each question of a sample.
+
+        Args:
+            sample: made for the protocol.
+            protocol: how to ask.
+            scoring: of its benchmark.
+
+        Raises:
+            DataError: if slots or conversations do not fit the questions.
+        """
+        if protocol == "generate":
+            return self._generated(sample)
+        counts = slot_counts(sample)
+        batch = self._collate(self.collator, sample)
+        published = protocol == "forced" and scoring in REJECTING
+        judged = self._judge(batch, protocol, published)
+        logits = judged.segmentation.masks[0]
+        # The published protocol counts a logit of 0 as mask.
+        masks = logits >= 0 if published else logits > 0
+        assert len(masks) == len(judged.rejected) == sum(counts), sample.record
+        slots = torch.arange(len(masks), device=masks.device).split(counts)
+        return [
+            Reply(
+                masks=masks[chosen].cpu().numpy(),
+                found=not bool(judged.rejected[chosen].all()),
+                prior=_strongest(judged.segmentation, chosen),
+            )
+            for chosen in slots
+        ]
+
+    def _judge(self, batch: Batch, protocol: Protocol, published: bool) -> Judged:
+        if published:
+            return two_passes(self.model, batch)
+        if protocol == "symmetric":
+            return one_pass(self.model, batch)
+        segmentation = self.model(batch).segmentation
+        return Judged(segmentation, torch.zeros_like(segmentation.target_images, dtype=torch.bool))
+
+    def _collate(self, collator: Collator, sample: Sample) -> Batch:
+        parameter = next(self.model.parameters())
+        return collator([sample]).to(parameter.device, parameter.dtype)
+
+    def _generated(self, sample: Sample) -> list[Reply]:
+        conversations = sample.conversations
+        if len(conversations) != len(sample.questions):
+            raise DataError(
+                sample.record,
+                f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
+                "generation needs one for each",
+            )
+        starts = range(0, len(conversations), self.max_rows)
+        return [
+            reply for start in starts for reply in self._chunk(sample, conversations[start : start + self.max_rows])
+        ]
+
+    def _chunk(self, sample: Sample, conversations: Sequence[Conversation]) -> list[Reply]:
+        """Replies to some conversations about one image, each in a row of its own; the image is encoded once."""
+        part = dataclasses.replace(sample, conversations=tuple(conversations))
+        made = generate(self.model, self._collate(self._separate, part), max_new_tokens=self.max_new_tokens)
+        replies = []
+        for row, ids in enumerate(made.ids):
+            chosen = (made.target_rows == row).nonzero()[:, 0]
+            replies.append(
+                Reply(
+                    masks=(made.segmentation.masks[0][chosen] > 0).cpu().numpy(),
+                    found=len(chosen) > 0,
+                    answer=self.registry.decode(ids),
+                    prior=_strongest(made.segmentation, chosen),
+                )
+            )
+        return replies

@@ -1,0 +1,91 @@
+"""Rejection in a prompt that is given: which slots the model turns down, and the masks of all slots.
+
+`two_passes` is the published gRefCOCO protocol, and it LEAKS THE TRUTH: the prompt has `<SEG>` behind its latents where
+there is a target and a bare `<REJ>` where there is none, so that the token before a slot all but says which it is, and
+every slot sees the true ones before it. `one_pass` puts a query bank into every slot and asks before the bank begins,
+where nothing depends on the truth.
+
+Letters: R rows, T positions, N slots, D language width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anchorseg.modeling import AnchorSegModel, ImageContext, Segmentation
+from anchorseg.query_bank import BankPositions, locate_banks, locate_left
+from dataset.batch import Batch
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Masks of N slots in reading order, and (N,) which of the slots the model rejects."""
+
+    segmentation: Segmentation
+    rejected: Tensor
+
+
+def refuses(slots: Tensor, choices: Tensor, segment_id: int, reject_id: int) -> Tensor:
+    """True where the first pass rejects a slot: `<SEG>` stands there and is not the choice, or `<REJ>` stands there
+    and is; false where neither stands.
+
+    Args:
+        slots: ids that stand in the prompt, any shape.
+        choices: the model's likeliest ids for the same places.
+        segment_id: of `<SEG>`.
+        reject_id: of `<REJ>`.
+    """
+    missed = (slots == segment_id) & (choices != segment_id)
+    return missed | ((slots == reject_id) & (choices == reject_id))
+
+
+def as_targets(input_ids: Tensor, segment_id: int, reject_id: int) -> Tensor:
+    """Ids of the second pass: every `<REJ>` a `<SEG>`."""
+    return torch.where(input_ids == reject_id, segment_id, input_ids)
+
+
+def slot_positions(model: AnchorSegModel, input_ids: Tensor) -> BankPositions:
+    """Banks of the second pass: the K positions left of every `<SEG>`, which after a former `<REJ>` are no latents."""
+    return locate_left(input_ids, model.config.token_ids["segment"], model.method.num_latents)
+
+
+def _choices(model: AnchorSegModel, hidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Likeliest ids (N,) for given places, from the states before them; no other logits are computed."""
+    return model.llava.logits(hidden[rows, columns - 1]).argmax(dim=-1)
+
+
+def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:
+    """The published, leaking protocol: a first pass decides, a second draws a mask for every slot.
+
+    Args:
+        model: in evaluation mode.
+        batch: prompts with their true answers, `<REJ>` where there is no target.
+    """
+    ids = model.config.token_ids
+    segment_id, reject_id = ids["segment"], ids["reject"]
+    is_slot = (batch.input_ids == segment_id) | (batch.input_ids == reject_id)
+    rows, columns = is_slot.nonzero(as_tuple=True)
+    choices = _choices(model, model.read(batch), rows, columns)
+    rejected = refuses(batch.input_ids[rows, columns], choices, segment_id, reject_id)
+    second = dataclasses.replace(batch, input_ids=as_targets(batch.input_ids, segment_id, reject_id))
+    positions = slot_positions(model, second.input_ids)
+    segmentation = model.segment(model.read(second), second.input_ids, positions, ImageContext.of(second))
+    return Judged(segmentation, rejected)
+
+
+def one_pass(model: AnchorSegModel, batch: Batch) -> Judged:
+    """Masks of all banks; a slot is rejected where `<REJ>` is likeliest just before its bank.
+
+    Args:
+        model: in evaluation mode.
+        batch: prompts whose answers have a query bank in every slot.
+    """
+    hidden = model.read(batch)
+    positions = locate_banks(batch.input_ids, model.bank_ids)
+    choices = _choices(model, hidden, positions.rows, positions.columns[:, 0])
+    segmentation = model.segment(hidden, batch.input_ids, positions, ImageContext.of(batch))
+    return Judged(segmentation, choices == model.config.token_ids["reject"])
