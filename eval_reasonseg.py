@@ -15,8 +15,9 @@ import torch
 import torch.distributed
 
 from anchorseg.build import DTYPES, load_model
-from anchorseg.data import EvaluationSource, build_benchmark, check_data_folder, make_collator
+from anchorseg.data import data_folder, make_collator
 from anchorseg.evaluation import Evaluator, Prediction, Result, check_benchmark
+from dataset.registry import Benchmark, open_benchmark
 from dataset.sample import Protocol
 from utils import drawing
 from utils.distributed import is_main, local_rank
@@ -32,6 +33,10 @@ class EvalSettings:
 
     version: str = setting(help="model folder written by merge_lora_weights.py")
     dataset_dir: str = setting("./data", help="folder that holds the datasets")
+    index_dir: str | None = setting(
+        None, help="folder for what is made of large annotation files once; none: in the user's cache"
+    )
+    custom_data: str | None = setting(None, help="folder of the benchmark custom")
     val_dataset: str = setting("ReasonSeg|val", help="benchmarks, joined by ||")
     protocol: Literal["forced", "symmetric", "generate", "both", "all"] = setting(
         "both",
@@ -76,7 +81,7 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
     cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
-def choose_protocols(name: str, source: EvaluationSource, choice: str) -> tuple[Protocol, ...]:
+def choose_protocols(name: str, source: Benchmark, choice: str) -> tuple[Protocol, ...]:
     """The protocols that `--protocol` means for a benchmark.
 
     Raises:
@@ -97,25 +102,27 @@ def shown(result: Result) -> dict[str, str]:
     return {name: "-" if value is None else f"{value:.4f}" for name, value in result.scores.items()}
 
 
+def asked(result: Result) -> str:
+    """The protocol of a result, marked where it gives the answers away."""
+    return f"{result.protocol} (leaks)" if result.leaks else result.protocol
+
+
 def line(result: Result) -> str:
     """One result on one line."""
-    leaks = " (leaks the truth)" if result.leaks else ""
     scores = " ".join(f"{name} {value}" for name, value in shown(result).items())
-    return f"{result.benchmark} {result.protocol}{leaks}: {scores} ({result.num_samples} samples)"
+    return f"{result.benchmark} {asked(result)}: {scores} ({result.num_samples} samples)"
 
 
 def table(results: list[Result]) -> str:
     """All results, a column for each score that one of them has."""
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     rows = [["benchmark", "protocol", *names]]
-    rows += [
-        [result.benchmark, result.protocol, *(shown(result).get(name, "") for name in names)] for result in results
-    ]
+    rows += [[result.benchmark, asked(result), *(shown(result).get(name, "") for name in names)] for result in results]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def evaluate(settings: EvalSettings, sources: dict[str, EvaluationSource]) -> list[Result]:
+def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Result]:
     """Load once, evaluate every benchmark by its protocols, in order."""
     plan = [
         (name, source, protocol)
@@ -142,8 +149,8 @@ def evaluate(settings: EvalSettings, sources: dict[str, EvaluationSource]) -> li
 def main(argv: list[str]) -> None:
     """Read the benchmarks, evaluate them, write results.json and print a table."""
     settings = parse(EvalSettings, argv, description=__doc__)
-    check_data_folder(settings.dataset_dir)
-    sources = {name: build_benchmark(name, settings.dataset_dir) for name in settings.val_dataset.split("||")}
+    data = data_folder(settings.dataset_dir, settings.index_dir)
+    sources = {name: open_benchmark(name, data, settings.custom_data) for name in settings.val_dataset.split("||")}
     results = evaluate(settings, sources)
     if is_main():
         write_results(settings, results)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol as Interface
 
 from torch.utils.data import DataLoader
 
@@ -13,32 +12,13 @@ from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator, ImageViews
-from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.mixture import Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
-from dataset.sample import Protocol, Sample
+from dataset.readers.folder import DataFolder
+from dataset.readers.records import default_index_folder
+from dataset.registry import SETS, FamilyOptions, training_sources
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry
-from utils.errors import DataError
-
-FAMILIES = ("reason_seg",)
-
-
-class EvaluationSource(Interface):
-    """A benchmark: samples in a fixed order, asked by one of its protocols."""
-
-    @property
-    def scoring(self) -> str:
-        """How its answers count: reason, refer, gres, zom, muse or see (`anchorseg.scoring`)."""
-
-    @property
-    def protocols(self) -> tuple[Protocol, ...]:
-        """The protocols that it has."""
-
-    def __len__(self) -> int: ...
-
-    def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
-        """Sample `index` as a protocol asks it."""
 
 
 def make_collator(
@@ -64,20 +44,6 @@ def make_collator(
     )
 
 
-def _source(family: str, settings: TrainSettings) -> Source:
-    if family == "reason_seg":
-        name, _, splits = settings.reason_seg_data.partition("|")
-        if name != "ReasonSeg" or not splits:
-            raise DataError(settings.reason_seg_data, "--reason_seg_data is ReasonSeg|SPLIT, such as ReasonSeg|train")
-        return ReasonSegTraining(
-            settings.dataset_dir,
-            tuple(splits.split("_")),
-            explanatory=settings.explanatory,
-            max_queries=settings.num_classes_per_sample,
-        )
-    raise DataError(family, f"--dataset has no such family; allowed: {', '.join(FAMILIES)}")
-
-
 def check_data_folder(folder: str | Path) -> None:
     """Refuse a data folder that does not exist.
 
@@ -91,30 +57,50 @@ def check_data_folder(folder: str | Path) -> None:
         )
 
 
-def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
-    """The training stream for a collator; a family of rate 0 is not read.
+def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:
+    """The folder of `--dataset_dir`, with that of `--index_dir` or the user's cache.
 
     Raises:
-        DataError: for an unknown family or a malformed annotation.
+        FileNotFoundError: if it does not exist.
+    """
+    check_data_folder(dataset_dir)
+    return DataFolder(Path(dataset_dir), Path(index_dir) if index_dir else default_index_folder())
+
+
+def family_options(settings: TrainSettings) -> FamilyOptions:
+    """What the training families need of a run's settings."""
+    return FamilyOptions(
+        sets={family: getattr(settings, f"{family}_data") for family in SETS},
+        max_questions=settings.num_classes_per_sample,
+        max_per_question=settings.num_classes_per_question,
+        explanatory=settings.explanatory,
+        custom_data=settings.custom_data,
+    )
+
+
+def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
+    """The training stream for a collator; a family of rate 0 is not read, and the datasets of one share its rate.
+
+    Raises:
+        DataError: for an unknown family or dataset, or annotations that cannot be used.
         FileNotFoundError: for missing data.
     """
-    families = [
-        (name, rate) for name, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True) if rate > 0
-    ]
-    sources = [(name, _source(name, settings)) for name, _ in families]
-    return Mixture(sources, [rate for _, rate in families], seed=settings.seed, check=collator.check)
-
-
-def build_benchmark(name: str, dataset_dir: str | Path) -> EvaluationSource:
-    """The benchmark that `--val_dataset` names, such as `ReasonSeg|val`.
-
-    Raises:
-        DataError: for an unknown name.
-    """
-    dataset, _, split = name.partition("|")
-    if dataset != "ReasonSeg" or not split:
-        raise DataError(name, "--val_dataset has no such set; allowed: ReasonSeg|SPLIT, such as ReasonSeg|val")
-    return ReasonSeg(dataset_dir, split)
+    data, options = data_folder(settings.dataset_dir, settings.index_dir), family_options(settings)
+    sources: list[tuple[str, Source]] = []
+    rates: list[float] = []
+    for family, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True):
+        if rate > 0:
+            found = training_sources(family, data, options)
+            sources += found
+            rates += [rate / len(found)] * len(found)
+    return Mixture(
+        sources,
+        rates,
+        seed=settings.seed,
+        each_record_once=settings.sampling == "epoch",
+        check=collator.check,
+        max_attempts=1 if settings.strict_data else 20,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from anchorseg.data import EvaluationSource
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.protocols import Asker
 from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, row_of, truths, united
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Collator
+from dataset.registry import Benchmark
 from dataset.sample import Protocol, Sample
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DataError
@@ -84,7 +84,7 @@ class Result:
         }
 
 
-def check_benchmark(name: str, source: EvaluationSource, protocol: Protocol) -> None:
+def check_benchmark(name: str, source: Benchmark, protocol: Protocol) -> None:
     """Refuse to evaluate nothing, or by a protocol that a benchmark does not have.
 
     Raises:
@@ -123,7 +123,7 @@ class Evaluator:
 
     def evaluate(
         self,
-        source: EvaluationSource,
+        source: Benchmark,
         *,
         name: str,
         protocol: Protocol,
@@ -161,7 +161,7 @@ class Evaluator:
             rows=tuple(gathered),
         )
 
-    def _predictions(self, source: EvaluationSource, index: int, protocol: Protocol) -> Iterator[Prediction]:
+    def _predictions(self, source: Benchmark, index: int, protocol: Protocol) -> Iterator[Prediction]:
         sample, scoring = source.evaluation_sample(index, protocol=protocol), source.scoring
         replies = self.asker.replies(sample, protocol, scoring)
         for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):

@@ -20,29 +20,33 @@ from anchorseg.rejection import Judged, one_pass, two_passes
 from anchorseg.scoring import REJECTING, Reply
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator
-from dataset.sample import Conversation, Protocol, Sample
+from dataset.sample import Conversation, Protocol, RejectSlot, Sample, TargetSlot
 from utils.errors import DataError
 
 
-def slot_counts(sample: Sample) -> list[int]:
+def slot_counts(sample: Sample, *, rejections: bool) -> list[int]:
     """Slots of each question in reading order: one for each target, or one where there is none.
+
+    Args:
+        sample: with its answers.
+        rejections: whether a `RejectSlot` counts, which has a mask in the published protocol alone.
 
     Raises:
         DataError: if the conversations have another number of slots; they are never paired by position alone.
     """
+    kinds = (TargetSlot, RejectSlot) if rejections else TargetSlot
     wanted = [max(1, len(question.targets)) for question in sample.questions]
-    given = [_num_slots(conversation) for conversation in sample.conversations]
+    given = [
+        sum(isinstance(part, kinds) for turn in conversation.turns for part in turn.answer or ())
+        for conversation in sample.conversations
+    ]
     if given != wanted and not (len(given) == 1 and given[0] == sum(wanted)):
         raise DataError(
             sample.record,
-            f"its conversations have {given} slot(s), but its questions need {wanted}, in one conversation or each in "
-            "its own; one slot for each target, or one where there is none",
+            f"its conversations have {given} slot(s) for masks, but its questions need {wanted}, in one conversation "
+            "or each in its own: one for each target, or one where there is none",
         )
     return wanted
-
-
-def _num_slots(conversation: Conversation) -> int:
-    return sum(not isinstance(part, str) for turn in conversation.turns for part in turn.answer or ())
 
 
 def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
@@ -93,9 +97,9 @@ class Asker:
         """
         if protocol == "generate":
             return self._generated(sample)
-        counts = slot_counts(sample)
-        batch = self._collate(self.collator, sample)
         published = protocol == "forced" and scoring in REJECTING
+        counts = slot_counts(sample, rejections=published)
+        batch = self._collate(self.collator, sample)
         judged = self._judge(batch, protocol, published)
         logits = judged.segmentation.masks[0]
         # The published protocol counts a logit of 0 as mask.

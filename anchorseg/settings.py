@@ -48,7 +48,9 @@ class TrainSettings:
     dataset: str = setting("reason_seg", help="training families, joined by ||", group=DATA)
     sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0, group=DATA)
     sampling: Literal["replacement", "epoch"] = setting(
-        "replacement", help="replacement: families by rate, any record; epoch: every record once, then again", group=DATA
+        "replacement",
+        help="replacement: any record, families by rate; epoch: every record once, then again",
+        group=DATA,
     )
     sem_seg_data: str = setting("ade20k||cocostuff||pascal_part||mapillary", help="datasets of sem_seg", group=DATA)
     refer_seg_data: str = setting(
@@ -56,9 +58,7 @@ class TrainSettings:
         help="datasets of refer_seg, each with |SPLIT or train",
         group=DATA,
     )
-    neg_refer_seg_data: str = setting(
-        "R-refcoco||R-refcoco+||R-refcocog", help="datasets of neg_refer_seg", group=DATA
-    )
+    neg_refer_seg_data: str = setting("R-refcoco||R-refcoco+||R-refcocog", help="datasets of neg_refer_seg", group=DATA)
     correct_refer_seg_data: str = setting(
         "fprefcoco||fprefcoco+||fprefcocog", help="datasets of correct_refer_seg", group=DATA
     )
@@ -79,6 +79,9 @@ class TrainSettings:
         3, help="most phrases of one conversation in sem_seg, refer_seg and custom", minimum=1, group=DATA
     )
     val_dataset: str = setting("ReasonSeg|val", help="validation sets, joined by ||; the first selects", group=DATA)
+    strict_data: bool = setting(
+        False, help="stop at the first bad record; otherwise it is replaced, counted and reported", group=DATA
+    )
     workers: int = setting(4, help="data loading processes of each rank; 0 loads in the process", minimum=0, group=DATA)
 
     epochs: int = setting(120, help="epochs", minimum=1, group=TRAINING)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from anchorseg.build import DTYPES
 from anchorseg.checkpoints import LATEST, Checkpoints, Progress
 from anchorseg.config import Method
-from anchorseg.data import EvaluationSource, build_benchmark, build_mixture, make_collator, training_batches
+from anchorseg.data import build_mixture, data_folder, make_collator, training_batches
 from anchorseg.evaluation import Evaluator, Result
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.objective import Losses, Objective
@@ -29,6 +29,7 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.mixture import DrawOrder, SkipCounter
+from dataset.registry import SETS, Benchmark, open_benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DivergedError
 from utils.run_folder import RunFolder
@@ -36,7 +37,9 @@ from utils.seeding import seed_torch
 
 IDENTITY = (
     "size", "version", "seed", "lora_r", "train_scope", "batch_size", "grad_accumulation_steps", "dataset",
-    "sample_rates", "ce_loss_weight", "bce_loss_weight", "dice_loss_weight", *(field.name for field in fields(Method)),
+    "sample_rates", "sampling", "custom_data", "explanatory", "num_classes_per_sample", "num_classes_per_question",
+    *(f"{family}_data" for family in SETS), "ce_loss_weight", "bce_loss_weight", "dice_loss_weight",
+    *(field.name for field in fields(Method)),
 )  # fmt: skip
 """Settings that a run and the checkpoint it resumes must share; another number of epochs or rate is allowed."""
 
@@ -128,11 +131,12 @@ class Trainer:
             {key: getattr(settings, key) for key in IDENTITY},
         )
 
-    def _benchmarks(self) -> dict[str, EvaluationSource]:
+    def _benchmarks(self) -> dict[str, Benchmark]:
         if self.settings.no_eval:
             return {}
         names = self.settings.val_dataset.split("||")
-        return {name: build_benchmark(name, self.settings.dataset_dir) for name in names}
+        data = data_folder(self.settings.dataset_dir, self.settings.index_dir)
+        return {name: open_benchmark(name, data, self.settings.custom_data) for name in names}
 
     def run(self, folder: RunFolder, progress: Progress) -> Progress:
         """Train from `progress` to the last step, validating and saving on the way."""

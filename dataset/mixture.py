@@ -139,7 +139,7 @@ class Mixture(Dataset[Draw]):
             except DataError as error:
                 skipped.append(f"{name}: {error.reason} [{error.path}]")
         raise DataError(
-            skipped[-1], f"{self._max_attempts} unreadable records in a row at draw {draw}; repair the dataset first"
+            skipped[-1], f"{self._max_attempts} bad record(s) in a row at draw {draw}; mend the dataset first"
         )
 
 

@@ -56,7 +56,7 @@ def test_polygons_of_photographs_agree_with_pycocotools(photographs):
     source = ReasonSeg(root, "train")
     assert len(source) == len(kept) >= 20
     for index, (image, annotation) in enumerate(kept):
-        sample = source.evaluation_sample(index, forced=True)
+        sample = source.evaluation_sample(index, protocol="forced")
         expected = decode_segmentation(annotation["segmentation"], image["height"], image["width"])
         truth = coco_mask.encode(np.asfortranarray(sample.truth, dtype=np.uint8))
         iou = coco_mask.iou([truth], [coco_mask.encode(np.asfortranarray(expected, dtype=np.uint8))], [0])[0, 0]

@@ -216,8 +216,8 @@ class ReferBenchmark:
     def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
         """Every phrase about one image, a mask for each, which is empty where there is no object.
 
-        `generate` asks each phrase by itself; `forced` and `symmetric` ask all in one question with its answer, in
-        which `forced` has `<REJ>` for an empty mask, and thereby tells the model the truth.
+        `generate` asks each phrase by itself; `forced` and `symmetric` ask all in one question with its answer. Where a
+        set has phrases without an object, `forced` has `<REJ>` for them, and thereby tells the model the truth.
 
         Raises:
             DataError: if image or annotations cannot be used, or the benchmark has no such protocol.
@@ -232,19 +232,24 @@ class ReferBenchmark:
         return Sample(
             record=referred.record,
             image=image,
-            conversations=_conversations(texts, there, protocol),
+            conversations=_conversations(texts, self._rejected(there, protocol), protocol),
             masks=masks,
             questions=tuple(Question(text, (k,) if there[k] else ()) for k, text in enumerate(texts)),
         )
 
+    def _rejected(self, there: Sequence[bool], protocol: Protocol) -> list[bool]:
+        """Which phrases the prompt rejects: in a set where every phrase has an object, none."""
+        rejects = protocol == "forced" and self.scoring != "refer"
+        return [rejects and not found for found in there]
 
-def _conversations(texts: Sequence[str], there: Sequence[bool], protocol: Protocol) -> tuple[Conversation, ...]:
+
+def _conversations(texts: Sequence[str], rejected: Sequence[bool], protocol: Protocol) -> tuple[Conversation, ...]:
     if protocol == "generate":
         return tuple(Conversation((Turn(evaluation.PHRASE.format(text=text), None),)) for text in texts)
     names = [text.strip(".") for text in texts]
     opening, before, end = evaluation.PHRASES_ANSWER
     parts: list[AnswerPart] = []
     for number, name in enumerate(names):
-        slot = TargetSlot(number) if there[number] or protocol == "symmetric" else RejectSlot()
+        slot = RejectSlot() if rejected[number] else TargetSlot(number)
         parts += [f"{', ' if number else opening}{before.format(text=name)}", slot]
     return (Conversation((Turn(evaluation.PHRASES.format(texts=", ".join(names)), (*parts, end)),)),)

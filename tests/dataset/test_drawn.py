@@ -151,7 +151,7 @@ def test_written_scenes_are_read_by_the_reason_seg_reader(tmp_path):
         ]
         assert len(source) == len(written) >= count
         for index, (scene, query) in enumerate(written):
-            sample = source.evaluation_sample(index, forced=True)
+            sample = source.evaluation_sample(index, protocol="forced")
             assert sample.query == query.texts[0]
             masks = [fill_polygon(scene.objects[i].polygon, *scene.image.shape[:2]) for i in query.targets]
             assert np.array_equal(sample.masks[0], np.any(masks, axis=0))

@@ -75,7 +75,7 @@ def test_bad_records_are_replaced_and_reported():
         strict = SkipCounter()
         strict.add(skipped)
         strict.check(150)
-    with pytest.raises(DataError, match="20 unreadable records in a row"):
+    with pytest.raises(DataError, match=r"20 bad record\(s\) in a row"):
         Mixture([("a", Source(2, frozenset({0, 1})))], [1], seed=0)[0]
 
 

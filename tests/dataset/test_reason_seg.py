@@ -37,7 +37,7 @@ def test_the_two_real_samples(shared, split):
     for path in (shared / "data" / "reasonseg").glob("*_o.*"):
         shutil.copy(path, split)
     source = ReasonSeg(split.parents[2], "train")
-    deer, car = source.evaluation_sample(0, forced=True), source.evaluation_sample(1, forced=False)
+    deer, car = source.evaluation_sample(0, protocol="forced"), source.evaluation_sample(1, protocol="generate")
     assert deer.masks.shape == (1, *deer.image.shape[:2]) and deer.masks.any() and deer.ignore.any()
     assert not (deer.masks[0] & deer.ignore).any()
     assert deer.conversations[0].turns[0].question.endswith("attracting mates? Please output segmentation mask.")
@@ -144,7 +144,7 @@ def test_several_queries_of_one_image(split):
     other = {**GOOD, "text": ["the left"], "shapes": [{"label": "target", "points": [[30, 5], [40, 5], [40, 20]]}]}
     write(split, "one.2", other, image=False)
     benchmark = ReasonSeg(split.parents[2], "train")
-    assert [benchmark.evaluation_sample(index, forced=True).query for index in range(2)] == [
+    assert [benchmark.evaluation_sample(index, protocol="forced").query for index in range(2)] == [
         "the dark square",
         "the left",
     ]

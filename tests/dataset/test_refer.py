@@ -373,7 +373,7 @@ def test_all_forms_of_a_segmentation(tmp_path):
     for number in range(4):
         assert np.array_equal(sample.masks[number], mask.astype(bool)), number
     assert not sample.masks[4].any() and sample.questions[4].targets == ()
-    assert slots(sample) == [TargetSlot(0), TargetSlot(1), TargetSlot(2), TargetSlot(3), RejectSlot()]
+    assert slots(sample) == [TargetSlot(0), TargetSlot(1), TargetSlot(2), TargetSlot(3), TargetSlot(4)]
 
 
 # --- malformed records
@@ -445,7 +445,7 @@ def test_an_object_without_a_pixel(tmp_path, segmentation):
     with pytest.raises(DataError, match=r'refs\(unc\)\.p, image 7: no pixel belongs to "a"'):
         train(data)
     sample = ReferBenchmark(data, "refcoco|unc|train").evaluation_sample(0, protocol="forced")
-    assert slots(sample) == [RejectSlot()] and sample.questions[0].targets == () and not sample.masks.any()
+    assert slots(sample) == [TargetSlot(0)] and sample.questions[0].targets == () and not sample.masks.any()
 
 
 def test_an_annotation_of_another_image(tmp_path):
