@@ -1,1 +1,1 @@
-"""Drawn scenes with exact masks and reasoning queries, written in ReasonSeg's own format."""
+"""Drawn scenes with exact masks, and what is asked about them, written in the layouts of the real datasets."""

@@ -1,0 +1,1 @@
+"""Layouts of the dataset families, each written from drawn pictures."""

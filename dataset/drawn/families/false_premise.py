@@ -1,0 +1,75 @@
+"""References of which some name what a picture does not show, in the layouts of R-RefCOCO and FP-RefCOCO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dataset.drawn.families.refer_seg import KINDS, Refer, Reference, ReferLayout, Sentence, one, write_sets
+from dataset.drawn.phrases import about, attribute_wordings, expressions, mistaken, name, pick, pick_several
+from dataset.drawn.pictures import Picture, Pools
+
+MOST_TRUE = 2
+
+Flagged = Callable[[str, str | None], Sentence]
+"""(text, the text that would fit if this one does not) to the sentence's fields."""
+
+
+def exists(text: str, fitting: str | None) -> Sentence:
+    """A sentence of R-RefCOCO."""
+    return {"sent": text, "exist": fitting is None}
+
+
+def false_premise(text: str, fitting: str | None) -> Sentence:
+    """A sentence of FP-RefCOCO."""
+    if fitting is None:
+        return {"sent": text, "is_false_premise": False}
+    return {"sent": text, "is_false_premise": True, "gt_sent": fitting}
+
+
+def some_false(flagged: Flagged, *kinds: str) -> Refer:
+    """References to every object: true sentences by some kinds of query, and one that is wrong in colour or kind."""
+
+    def refer(picture: Picture, rng: np.random.Generator) -> list[Reference]:
+        found = expressions(picture, kinds)
+        return [
+            Reference(picture, (index,), (*true_sentences, _false(picture, index, flagged, rng)))
+            for index in range(len(picture.objects))
+            for true_sentences in [_true(about(found, (index,)), flagged, rng)]
+        ]
+
+    return refer
+
+
+def _true(texts: list[str], flagged: Flagged, rng: np.random.Generator) -> list[Sentence]:
+    return [flagged(text, None) for text in pick_several(rng, texts, MOST_TRUE)]
+
+
+def _false(picture: Picture, index: int, flagged: Flagged, rng: np.random.Generator) -> Sentence:
+    wording = pick(rng, attribute_wordings(picture))
+    wrong, right = pick(rng, mistaken(picture, index)), name(picture.objects[index])
+    return flagged(wording.format(a=f"the {wrong}"), wording.format(a=f"the {right}"))
+
+
+def _layouts(prefix: str, flagged: Flagged, split_by: str, split_by_g: str) -> tuple[ReferLayout, ...]:
+    return tuple(
+        ReferLayout(
+            f"{prefix}{base}",
+            f"refs({split_by_g if base == 'refcocog' else split_by}).p",
+            some_false(flagged, *kinds),
+            one,
+            merged=base == "refcocog",
+        )
+        for base, kinds in KINDS.items()
+    )
+
+
+def write_neg_refer_seg(pools: Pools) -> None:
+    """Write R-RefCOCO, R-RefCOCO+ and R-RefCOCOg."""
+    write_sets(pools, _layouts("R-", exists, "unc_exclude_unified", "umd_exclude_unified"))
+
+
+def write_correct_refer_seg(pools: Pools) -> None:
+    """Write FP-RefCOCO, FP-RefCOCO+ and FP-RefCOCOg."""
+    write_sets(pools, _layouts("fp", false_premise, "berkeley_exclude_unified", "berkeley_exclude_unified"))
