@@ -463,7 +463,7 @@ def test_questions_of_muse_are_true(root, data, pools, split):
     records = load(root / f"multi_reason_seg/MultiReasonSeg/MUSE_{MUSE_FILES[split]}.json")
     pictures = [picture for picture in pools.pictures("coco") if picture.split == split]
     allowed = {"testA": {1, 2}, "testB": {3, 4, 5}}.get(split, {1, 2, 3, 4})
-    places, spoken, forms = set(), set(), set()
+    places, spoken, forms, reasoned = set(), set(), set(), set()
     for record, picture in zip(records, pictures, strict=True):
         name = record.get("file_name") or record["coco_url"]
         places.add(re.search(r"train2014|train2017|val2017", name)[0])
@@ -477,6 +477,7 @@ def test_questions_of_muse_are_true(root, data, pools, split):
                 if any(sentence in question for bank in FUNCTIONS[item.kind].values() for sentence in bank)
             }
             named = meant(SimpleNamespace(objects=picture.objects), SimpleNamespace(kind="attribute", texts=[question]))
+            reasoned.add(bool(by_use))
             assert by_use | named == set(targets) and len(set(targets)) == len(targets)
             assert len(targets) in allowed
             spoken.add(text is None)
@@ -491,7 +492,7 @@ def test_questions_of_muse_are_true(root, data, pools, split):
                 is_rle = isinstance(answer["segmentation"], dict)
                 forms.add(type(answer["segmentation"]["counts"]) if is_rle else "polygons")
     assert places == ({"train2014", "train2017"} if split == "train" else {"val2017"})
-    assert spoken == {True, False} and forms == {"polygons", str, list}
+    assert spoken == {True, False} and True in reasoned and forms == {"polygons", str, list}
     if split == "train":
         source = Muse(data)
         assert all(len(source.training_sample(i, generator_for(i)).masks) for i in range(len(source)))
