@@ -93,8 +93,12 @@ def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _points(shape: Mapping[str, Any], name: str, path: str | Path) -> np.ndarray:
-    """Corners of a shape, truncated to (P, 2) int32."""
+def shape_points(shape: Mapping[str, Any], name: str, path: str | Path) -> np.ndarray:
+    """Corners of a shape, truncated to (P, 2) int32.
+
+    Raises:
+        DataError: if there are none, or one is no pair of finite numbers within reach of an image.
+    """
     points = shape.get("points")
     if not isinstance(points, list) or not points:
         raise DataError(path, f'{name} has no points: give it a list "points" of at least one [x, y] pair.')
@@ -137,7 +141,7 @@ def paint_shapes(shapes: object, height: int, width: int, *, path: str | Path) -
         label = shape["label"].lower()
         if label == "flag":
             continue
-        region = fill_polygon(_points(shape, name, path), height, width)
+        region = fill_polygon(shape_points(shape, name, path), height, width)
         if not region.any():
             raise DataError(
                 path, f"{name} lies outside the image of {height} x {width} pixels: correct its points or remove it."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +26,12 @@ from dataset.templates.reason_seg import (
     PHRASE_QUESTIONS,
     SENTENCE_QUESTIONS,
 )
+from dataset.wording import draw
 from utils.errors import DataError
 
 FOLDER = Path("reason_seg") / "ReasonSeg"
 SPLITS = ("train", "val", "test", "test_overall", "test_shortquery", "test_longquery")
 TARGET = 1
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,17 +210,13 @@ class _Query:
         text = self.text if is_sentence else self.text.lower()
         if self.kind == "text":
             return Turn(text, (self.explanation,))
-        before, after = _draw(ANSWERS if is_sentence else PHRASE_ANSWERS, rng)
+        before, after = draw(ANSWERS if is_sentence else PHRASE_ANSWERS, rng)
         before = before.format(text=text)
         if self.kind == "mask":
-            template = _draw(SENTENCE_QUESTIONS if is_sentence else PHRASE_QUESTIONS, rng)
+            template = draw(SENTENCE_QUESTIONS if is_sentence else PHRASE_QUESTIONS, rng)
             return Turn(template.format(text=text), (before, TargetSlot(mask), after))
-        question = f"{text} {_draw(EXPLANATION_REQUESTS, rng)}"
+        question = f"{text} {draw(EXPLANATION_REQUESTS, rng)}"
         return Turn(question, (before, TargetSlot(mask), f"{after} {self.explanation}"))
-
-
-def _draw(bank: tuple[Item, ...], rng: np.random.Generator) -> Item:
-    return bank[rng.integers(len(bank))]
 
 
 class ReasonSegTraining:

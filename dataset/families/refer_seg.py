@@ -226,21 +226,45 @@ class ReferBenchmark:
             raise DataError(self._spec, f"it has no protocol {protocol}; allowed: {', '.join(self.protocols)}")
         referred, image = self._images.read(index)
         found = [self._images.mask(phrase, referred.image) for phrase in referred.phrases]
-        masks = np.stack([np.zeros(image.shape[:2], dtype=bool) if mask is None else mask for mask in found])
-        texts = [phrase.text.lower() for phrase in referred.phrases]
-        there = [bool(mask.any()) for mask in masks]
-        return Sample(
-            record=referred.record,
-            image=image,
-            conversations=_conversations(texts, self._rejected(there, protocol), protocol),
-            masks=masks,
-            questions=tuple(Question(text, (k,) if there[k] else ()) for k, text in enumerate(texts)),
-        )
+        empty = np.zeros(image.shape[:2], dtype=bool)
+        masks = np.stack([empty if mask is None else mask for mask in found])
+        texts = [phrase.text for phrase in referred.phrases]
+        rejects = self.scoring != "refer"
+        return asked_together(referred.record, image, texts, masks, protocol=protocol, rejects=rejects)
 
-    def _rejected(self, there: Sequence[bool], protocol: Protocol) -> list[bool]:
-        """Which phrases the prompt rejects: in a set where every phrase has an object, none."""
-        rejects = protocol == "forced" and self.scoring != "refer"
-        return [rejects and not found for found in there]
+
+def asked_together(
+    record: str,
+    image: np.ndarray,
+    texts: Sequence[str],
+    masks: np.ndarray,
+    *,
+    protocol: Protocol,
+    rejects: bool,
+    ignore: np.ndarray | None = None,
+) -> Sample:
+    """All phrases about an image as a benchmark asks them.
+
+    Args:
+        record: where they come from.
+        image: (H, W, 3) uint8 RGB.
+        texts: n phrases, which are asked in lower case.
+        masks: (n, H, W) boolean, empty where there is no object.
+        protocol: `generate` asks each phrase by itself, the others all in one question with its answer.
+        rejects: in `forced`, put `<REJ>` into the slot of a phrase without an object.
+        ignore: (n, H, W) boolean, pixels to be left out, or None.
+    """
+    texts = [text.lower() for text in texts]
+    there = [bool(mask.any()) for mask in masks]
+    rejected = [rejects and protocol == "forced" and not found for found in there]
+    return Sample(
+        record=record,
+        image=image,
+        conversations=_conversations(texts, rejected, protocol),
+        masks=masks,
+        ignore=ignore,
+        questions=tuple(Question(text, (k,) if there[k] else ()) for k, text in enumerate(texts)),
+    )
 
 
 def _conversations(texts: Sequence[str], rejected: Sequence[bool], protocol: Protocol) -> tuple[Conversation, ...]:
