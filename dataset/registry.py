@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from dataset.families.custom import Custom, CustomBenchmark
 from dataset.families.false_premise import FalsePremise, FalsePremiseBenchmark
 from dataset.families.label_maps import LabelMaps
 from dataset.families.lisa_plus import LisaPlus
@@ -21,7 +23,7 @@ from dataset.mixture import Source
 from dataset.readers.folder import DataFolder
 from dataset.sample import Protocol as Asking
 from dataset.sample import Sample
-from utils.errors import DataError
+from utils.errors import DataError, SettingsError
 
 SETS: dict[str, tuple[str, ...]] = {
     "sem_seg": ("ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"),
@@ -35,7 +37,7 @@ SETS: dict[str, tuple[str, ...]] = {
 }
 """The paper's eight families and the datasets of each (Table 9)."""
 
-FAMILIES = tuple(SETS)
+FAMILIES = (*SETS, "custom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ def training_sources(family: str, data: DataFolder, options: FamilyOptions) -> l
     """
     if family not in FAMILIES:
         raise DataError(family, f"--dataset has no such family; allowed: {', '.join(FAMILIES)}")
+    if family == "custom":
+        return [("custom", _custom(data, options))]
     names = options.sets.get(family, "||".join(SETS[family])).split("||")
     return [(f"{family}/{name}", _SOURCES[family](name, data, options)) for name in names]
 
@@ -132,6 +136,21 @@ _SOURCES: dict[str, Callable[[str, DataFolder, FamilyOptions], Source]] = {
 }
 
 
+def _custom(data: DataFolder, options: FamilyOptions) -> Custom:
+    return Custom(
+        _custom_folder(options.custom_data),
+        data.index,
+        max_questions=options.max_questions,
+        max_per_question=options.max_per_question,
+    )
+
+
+def _custom_folder(folder: str | None) -> Path:
+    if folder is None:
+        raise SettingsError("the dataset custom needs --custom_data FOLDER; docs/data.md says what the folder holds")
+    return Path(folder)
+
+
 def open_benchmark(name: str, data: DataFolder, custom_data: str | None = None) -> Benchmark:
     """The benchmark that `--val_dataset` names: `ReasonSeg|val`, `refcoco|unc|testA`, `MultiReasonSeg|test`, ...
 
@@ -148,6 +167,8 @@ def open_benchmark(name: str, data: DataFolder, custom_data: str | None = None) 
         return ReferBenchmark(data, name)
     if dataset in SETS["neg_refer_seg"] + SETS["correct_refer_seg"] and split:
         return FalsePremiseBenchmark(data, name)
+    if name == "custom":
+        return CustomBenchmark(_custom_folder(custom_data), data.index)
     refer = ", ".join(SETS["refer_seg"] + SETS["neg_refer_seg"] + SETS["correct_refer_seg"])
     raise DataError(
         name,

@@ -1,0 +1,164 @@
+"""Images of one's own: every phrase that is labelled in an image is asked for, without any code.
+
+The form of a folder is found by what lies there, see `dataset.families.custom_forms` and `custom_masks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ijson
+import numpy as np
+
+from dataset.families.assembled import Target, assemble
+from dataset.families.custom_forms import FORMS, CocoForm, Form, Labelled, LabelMeForm, listed
+from dataset.families.custom_masks import LabelMapForm, PhraseMaskForm
+from dataset.families.refer_seg import asked_together
+from dataset.sample import Protocol, Sample
+from dataset.wording import sampled
+from utils.errors import DataError
+
+_KEYS = {"shapes": "labelme", "images": "coco", "annotations": "coco", "categories": "coco"}
+"""Keys by which a JSON file is told."""
+
+
+def open_form(folder: Path, index: Path) -> Form:
+    """Find out a folder's form and check what it holds.
+
+    Args:
+        folder: of images and masks.
+        index: folder of indices, see `dataset.readers.records`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or images of a COCO file are missing.
+        DataError: if it holds none of the forms, several, or something malformed.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--custom_data {folder} does not exist; give a folder of images and masks. {FORMS}")
+    files: dict[str, list[Path]] = {}
+    for path in listed(folder, (".json",)):
+        files.setdefault(_kind(path), []).append(path)
+    if (folder / "masks").is_dir():
+        files["png"] = [folder / "masks"]
+    if len(files) != 1 or len(files.get("coco", ())) > 1:
+        found = ", ".join(str(path) for paths in files.values() for path in paths[:2])
+        raise DataError(folder, f"it holds {f'{found}, which do not go together' if files else 'no masks'}. {FORMS}")
+    if "labelme" in files:
+        return LabelMeForm(folder, files["labelme"])
+    if "coco" in files:
+        return CocoForm(files["coco"][0], index)
+    return LabelMapForm(folder) if (folder / "labels.txt").is_file() else PhraseMaskForm(folder)
+
+
+def _kind(path: Path) -> str:
+    """The form that a JSON file belongs to, from the first of its keys that tells."""
+    with path.open("rb") as file:
+        try:
+            for prefix, event, value in ijson.parse(file):
+                if not prefix and event == "map_key" and value in _KEYS:
+                    return _KEYS[value]
+        except ijson.JSONError as error:
+            raise DataError(path, f"this is not valid JSON ({str(error).splitlines()[0]}); save it again") from error
+    raise DataError(path, f'it has neither the "shapes" of LabelMe nor the "images" of COCO. {FORMS}')
+
+
+class Custom:
+    """The training source: one sample for each labelled image.
+
+    Args:
+        folder: of images and masks.
+        index: folder of indices, see `dataset.readers.records`.
+        max_questions: most questions about an image.
+        max_per_question: most phrases in a question.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or images of a COCO file are missing.
+        DataError: if it holds none of the forms, several, or something malformed.
+    """
+
+    def __init__(self, folder: Path, index: Path, *, max_questions: int, max_per_question: int) -> None:
+        self._form = open_form(folder, index)
+        self._max_questions, self._max_per_question = max_questions, max_per_question
+
+    def __len__(self) -> int:
+        return len(self._form)
+
+    def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Ask for up to `max_questions * max_per_question` phrases of an image, drawn by `rng` alone.
+
+        Raises:
+            DataError: if image or masks cannot be read or differ in size, or no phrase has a pixel.
+        """
+        labelled = self._form.read(index)
+        order = [labelled.phrases[n] for n in sampled(len(labelled.phrases), len(labelled.phrases), rng)]
+        masks = _masks(labelled, order, self._max_questions * self._max_per_question)
+        return assemble(
+            labelled.record,
+            labelled.image,
+            [Target(phrase, mask) for phrase, mask in masks.items()],
+            ignore=labelled.ignore,
+            max_questions=self._max_questions,
+            max_per_question=self._max_per_question,
+            rng=rng,
+        )
+
+
+class CustomBenchmark:
+    """The benchmark: one sample for each labelled image, with every phrase, asked and scored as RefCOCO's.
+
+    Args:
+        folder: of images and masks.
+        index: folder of indices.
+
+    Attributes:
+        scoring: how answers are scored.
+        protocols: how the benchmark may be asked.
+
+    Raises:
+        FileNotFoundError: as `Custom`.
+        DataError: as `Custom`.
+    """
+
+    scoring = "refer"
+    protocols: tuple[Protocol, ...] = ("forced", "generate")
+
+    def __init__(self, folder: Path, index: Path) -> None:
+        self._folder, self._form = folder, open_form(folder, index)
+
+    def __len__(self) -> int:
+        return len(self._form)
+
+    def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
+        """Every phrase of one image: `generate` asks each by itself, `forced` all in one question with its answer.
+
+        Raises:
+            DataError: if image or masks cannot be used, or the benchmark has no such protocol.
+        """
+        if protocol not in self.protocols:
+            raise DataError(self._folder, f"it has no protocol {protocol}; allowed: {', '.join(self.protocols)}")
+        labelled = self._form.read(index)
+        masks = _masks(labelled, labelled.phrases, len(labelled.phrases))
+        return asked_together(
+            labelled.record,
+            labelled.image,
+            tuple(masks),
+            np.stack(tuple(masks.values())),
+            protocol=protocol,
+            rejects=False,
+            ignore=None if labelled.ignore is None else np.stack([labelled.ignore] * len(masks)),
+        )
+
+
+def _masks(labelled: Labelled, phrases: Sequence[str], most: int) -> dict[str, np.ndarray]:
+    """(H, W) boolean of the first `most` of some phrases that have a pixel."""
+    found: dict[str, np.ndarray] = {}
+    for phrase in phrases:
+        if len(found) == most:
+            break
+        mask = labelled.mask_of(phrase)
+        if mask.any():
+            found[phrase] = mask
+    if not found:
+        raise DataError(labelled.record, "no pixel belongs to any of its labels, so there is nothing to learn")
+    return found

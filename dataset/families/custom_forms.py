@@ -1,0 +1,165 @@
+"""Forms in which a folder of one's own may hold images and masks: LabelMe files, or a COCO file.
+
+Everything that can be checked without decoding a photograph is checked when a form is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dataset.images import read_image
+from dataset.readers.coco import CocoImage, CocoInstances
+from dataset.readers.folder import DataFolder, ImageRoots
+from dataset.readers.labelme import phrase_of, read_labelme
+from utils.errors import DataError
+
+FORMS = (
+    "A folder holds one of three forms: LabelMe files NAME.json beside NAME.jpg, .jpeg or .png; or one COCO file "
+    "beside its images or their folder images/; or images/NAME.jpg with PNG masks, either masks/NAME/PHRASE.png or "
+    "masks/NAME.png and labels.txt"
+)
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An image and what is labelled in it.
+
+    Attributes:
+        record: where it comes from.
+        image: (H, W, 3) uint8 RGB.
+        phrases: at least one, each once.
+        mask_of: phrase to (H, W) boolean.
+        ignore: (H, W) boolean, pixels of no phrase and no background, or None.
+    """
+
+    record: str
+    image: np.ndarray
+    phrases: tuple[str, ...]
+    mask_of: Callable[[str], np.ndarray]
+    ignore: np.ndarray | None = None
+
+
+class Form(Protocol):
+    """The labelled images of a folder in a fixed order; those without a phrase are left out."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> Labelled:
+        """Image `number`; raises `DataError`, as `mask_of` of the result does, if something cannot be used."""
+
+
+class LabelMeForm:
+    """Files of LabelMe, each beside its image; `imagePath` is followed only inside the folder.
+
+    Args:
+        folder: of the images.
+        files: in it.
+    """
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        images, roots = images_by_stem(folder), ImageRoots(DataFolder(folder, folder), ".")
+        self._files = [file for path in files if (file := read_labelme(path)).phrases]
+        self._images = [
+            images[file.path.stem] if file.path.stem in images else roots.find(file.image_name or "", str(file.path))
+            for file in self._files
+        ]
+        refuse_nothing(len(self), folder)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, number: int) -> Labelled:
+        """See `Form`."""
+        file, image = self._files[number], read_image(self._images[number])
+        masks, ignored = file.paint(*image.shape[:2])
+        return Labelled(str(file.path), image, file.phrases, masks.__getitem__, ignored)
+
+
+class CocoForm:
+    """A COCO file; all instances of a category are one mask.
+
+    Args:
+        path: of the file; images lie beside it or in `images/`.
+        index: see `open_form`.
+    """
+
+    def __init__(self, path: Path, index: Path) -> None:
+        self._coco = CocoInstances(path, index)
+        self._coco.refuse_problems()
+        self._numbers = np.flatnonzero(self._coco.annotation_counts)
+        self._images = ImageRoots(DataFolder(path.parent, index), ".", "images")
+        self._images.check(len(self), lambda n: self._image(n).file_name, str(path), every=True)
+        refuse_nothing(len(self), path)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def read(self, number: int) -> Labelled:
+        """See `Form`."""
+        record = self._image(number)
+        name = f"{self._coco.path}, image {record.id}"
+        image = read_image(self._images.find(record.file_name, name))
+        refuse_other_size(name, (record.height, record.width), image)
+        instances: dict[str, list[dict[str, Any]]] = {}
+        for annotation in self._coco.annotations(int(self._numbers[number])):
+            instances.setdefault(self._phrase(annotation), []).append(annotation)
+        return Labelled(name, image, tuple(instances), lambda phrase: self._united(instances[phrase], record))
+
+    def _image(self, number: int) -> CocoImage:
+        return self._coco.image(int(self._numbers[number]))
+
+    def _phrase(self, annotation: dict[str, Any]) -> str:
+        category = annotation["category_id"]
+        phrase = phrase_of(self._coco.categories.get(category, ""))
+        if not phrase:
+            raise DataError(
+                f"{self._coco.path}, annotation {annotation['id']}",
+                f'its category {category} has no name in the list "categories"; add it',
+            )
+        return phrase
+
+    def _united(self, annotations: list[dict[str, Any]], image: CocoImage) -> np.ndarray:
+        return np.logical_or.reduce([self._coco.mask(annotation, image) for annotation in annotations])
+
+
+def listed(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files with a suffix in sorted order; archives made on a Mac hold a hidden "._NAME" for every file."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """Images of a folder by their name without suffix.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        DataError: if two have the same name.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist. {FORMS}")
+    found: dict[str, Path] = {}
+    for path in listed(folder, SUFFIXES):
+        if found.setdefault(path.stem, path) != path:
+            raise DataError(path, f"{found[path.stem].name} has the same name, but masks are found by it; rename one")
+    return found
+
+
+def refuse_other_size(record: str, size: tuple[int, ...], image: np.ndarray) -> None:
+    """Raise `DataError` unless (height, width) is that of an image."""
+    if size != image.shape[:2]:
+        raise DataError(
+            record,
+            f"it has {size[0]} x {size[1]} pixels, but its image {image.shape[0]} x {image.shape[1]} after the "
+            "rotation that the image file asks for (EXIF); annotate the image again",
+        )
+
+
+def refuse_nothing(count: int, path: Path) -> None:
+    """Raise `DataError` for a folder in which nothing can be asked for."""
+    if not count:
+        raise DataError(path, f"no image has a label that can be asked for. {FORMS}")

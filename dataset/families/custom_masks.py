@@ -1,0 +1,140 @@
+"""Forms in which a folder of one's own may hold images and masks: PNG masks of phrases, or label maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from dataset.families.custom_forms import (
+    FORMS,
+    SUFFIXES,
+    Labelled,
+    images_by_stem,
+    listed,
+    refuse_nothing,
+    refuse_other_size,
+)
+from dataset.images import read_image, read_label_map
+from dataset.masks import IGNORE
+from dataset.readers.labelme import is_ignored, phrase_of
+from utils.errors import DataError
+
+_BACKGROUND = "background"
+
+
+class PhraseMaskForm:
+    """`images/NAME.jpg` and `masks/NAME/PHRASE.png`, in which every pixel above 0 belongs to the phrase.
+
+    Args:
+        folder: that holds both.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        images = images_by_stem(folder / "images")
+        stray = listed(folder / "masks", (".png",))
+        if stray:
+            raise DataError(stray[0], f"a label map needs labels.txt, which {folder} lacks. {FORMS}")
+        self._masks: list[tuple[Path, dict[str, list[Path]]]] = []
+        for masks in sorted(path for path in (folder / "masks").iterdir() if path.is_dir()):
+            files: dict[str, list[Path]] = {}
+            for path in listed(masks, (".png",)):
+                files.setdefault(phrase_of(path.stem), []).append(path)
+            if files:
+                self._masks.append((_image_of(masks, images), files))
+        refuse_nothing(len(self), folder)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def read(self, number: int) -> Labelled:
+        """See `Form`."""
+        path, files = self._masks[number]
+        image = read_image(path)
+        return Labelled(str(path), image, tuple(files), lambda phrase: _united(files[phrase], image))
+
+
+class LabelMapForm:
+    """`images/NAME.jpg`, label maps `masks/NAME.png` and `labels.txt`, whose line v, counted from 0, names value v.
+
+    A first line `__ignore__` stands before line 0, as in LabelMe's own lists. Pixels of 255, and of names that contain
+    "ignore", are of no phrase and no background; the background, and values whose line is empty, are not asked for.
+
+    Args:
+        folder: that holds all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._names = _names(folder / "labels.txt")
+        images = images_by_stem(folder / "images")
+        self._maps: list[tuple[Path, Path, dict[str, list[int]]]] = []
+        for path in tqdm(listed(folder / "masks", (".png",)), desc="label maps", delay=2, leave=False):
+            phrases = self._phrases(path)
+            if phrases:
+                self._maps.append((_image_of(path, images), path, phrases))
+        refuse_nothing(len(self), folder)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def read(self, number: int) -> Labelled:
+        """See `Form`."""
+        path, map_path, phrases = self._maps[number]
+        image, label = read_image(path), read_label_map(map_path)
+        refuse_other_size(str(map_path), label.shape, image)
+        ignored = [IGNORE, *(value for value, name in enumerate(self._names) if is_ignored(name))]
+        return Labelled(
+            str(map_path), image, tuple(phrases), lambda phrase: _of(label, phrases[phrase]), _of(label, ignored)
+        )
+
+    def _phrases(self, path: Path) -> dict[str, list[int]]:
+        """Values of each phrase in a label map."""
+        found: dict[str, list[int]] = {}
+        for value in np.unique(read_label_map(path)).tolist():
+            if value == IGNORE:
+                continue
+            if value >= len(self._names):
+                last = len(self._names) - 1
+                raise DataError(path, f"a pixel has the value {value}, but labels.txt names 0 to {last}; add its line")
+            phrase = phrase_of(self._names[value])
+            if phrase and phrase.lower() != _BACKGROUND and not is_ignored(phrase):
+                found.setdefault(phrase, []).append(value)
+        return found
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"the text is not UTF-8 ({error.reason}); save it again") from error
+    names = names[1:] if names[:1] == ["__ignore__"] else names
+    if len(names) > IGNORE:
+        raise DataError(path, f"it names {len(names)} values, but a label map has at most {IGNORE}; remove some")
+    return names
+
+
+def _of(label: np.ndarray, values: list[int]) -> np.ndarray:
+    """(H, W) boolean: pixels that have one of some values."""
+    table = np.zeros(256, np.uint8)
+    table[values] = 1
+    return cv2.LUT(label, table).view(bool)
+
+
+def _united(paths: list[Path], image: np.ndarray) -> np.ndarray:
+    united = np.zeros(image.shape[:2], dtype=bool)
+    for path in paths:
+        label = read_label_map(path)
+        refuse_other_size(str(path), label.shape, image)
+        if not label.any():
+            raise DataError(path, "no pixel is above 0, so nothing belongs to its phrase; correct or remove it")
+        united |= label > 0
+    return united
+
+
+def _image_of(masks: Path, images: dict[str, Path]) -> Path:
+    name = masks.stem if masks.is_file() else masks.name
+    if name not in images:
+        raise DataError(masks, f"there is no image {name} with {', '.join(SUFFIXES)} in images/; add it")
+    return images[name]
