@@ -1,0 +1,206 @@
+"""The report about a data folder: what is there, what is missing and where it comes from, what is malformed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dataset.drawn.layouts import FAMILIES as LAYOUTS
+from dataset.drawn.layouts import write_layouts
+from dataset.drawn.writer import write_scenes
+from dataset.expected import EXPECTED, Expected
+from dataset.readers.folder import DataFolder
+from dataset.registry import SETS, FamilyOptions
+from scripts.check_data import examine, lines, main
+from utils.errors import DataError, SettingsError
+from utils.seeding import generator_for
+
+NAMES = [f"{family}/{name}" for family, names in SETS.items() for name in names]
+CUSTOM = {"shapes": [{"label": "cup", "points": [[2, 2], [40, 2], [40, 30]]}]}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_layouts(root, families=tuple(LAYOUTS), images=4, seed=0)
+    write_scenes(root, counts={"train": 4, "val": 1, "test": 1}, seed=0)
+    return root
+
+
+@pytest.fixture
+def check(root, tmp_path_factory, capsys):
+    """Exit status, and what was printed."""
+
+    def run(*arguments, folder=root):
+        index = tmp_path_factory.getbasetemp() / "index"
+        status = main([str(folder), "--index_dir", str(index), *map(str, arguments)])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def states(report):
+    return {name: state for state, name in re.findall(r"^(ready|missing|broken) +(\S+)", report, flags=re.MULTILINE)}
+
+
+@contextmanager
+def hidden(paths):
+    """Paths out of the way, those that exist."""
+    moved = [(path, path.with_name(path.name + ".hidden")) for path in paths if path.exists()]
+    assert moved
+    for path, away in moved:
+        path.rename(away)
+    yield
+    for path, away in moved:
+        away.rename(path)
+
+
+def test_everything_that_is_there_can_train(check, tmp_path):
+    photo = np.full((48, 64, 3), 200, np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), photo)
+    (tmp_path / "a.json").write_text(json.dumps(CUSTOM))
+    sheet = tmp_path / "pictures" / "sheet.png"
+    status, report = check("--custom_data", tmp_path, "--sheet", sheet)
+    assert status == 0 and states(report) == dict.fromkeys([*NAMES, "custom"], "ready")
+    assert re.search(r"^ready +sem_seg/ade20k +4 records \(the whole dataset has 20,210\)$", report, re.MULTILINE)
+    assert re.search(r"^ready +custom +1 records$", report, re.MULTILINE)
+    assert report.endswith("what is there can train\n")
+    picture = cv2.imread(str(sheet))
+    rows = (len(NAMES) + 2) // 2
+    assert picture.shape[0] > 250 * rows and picture.shape[1] > 1200
+    assert (np.abs(picture.astype(int) - (110, 190, 0)) < 3).all(axis=2).sum() > 10_000, "outlines of the truth"
+
+
+def test_the_table_has_every_dataset():
+    assert list(EXPECTED) == NAMES
+    assert all(expected.source and expected.needs for expected in EXPECTED.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_thing_needed_is_missed(root, tmp_path, name):
+    for need in EXPECTED[name].needs:
+        with hidden([root / place for place in need.split(" or ")]):
+            finding = examine(name, DataFolder(root, tmp_path), FamilyOptions())
+            report = list(lines(name, finding, root))
+        assert report[0] == f"missing  {name}"
+        assert report[1].endswith(f"missing: {need}") and report[2].endswith(f"from: {EXPECTED[name].source}")
+    assert EXPECTED[name].lacks(root) == []
+
+
+def test_what_is_missing_does_not_matter_unless_asked_for(root, check):
+    with hidden([root / "llava_dataset"]):
+        assert check()[0] == 0
+        assert check("--dataset", "sem_seg||reason_seg")[0] == 0
+        assert check("--dataset", "sem_seg||vqa")[0] == 1
+
+
+def test_an_empty_folder_cannot_train(check, tmp_path):
+    status, report = check(folder=tmp_path)
+    assert status == 1 and set(states(report).values()) == {"missing"}
+    assert "found: nothing; missing: ade20k/images/training, ade20k/annotations/training" in report
+
+
+def test_a_mixture_has_the_datasets_of_a_run(root, check):
+    with hidden([root / "vlpart" / "paco"]):
+        assert check("--dataset", "sem_seg")[0] == 0
+        status, report = check("--dataset", "sem_seg", "--sem_seg_data", "ade20k||paco_lvis")
+        assert status == 1 and report.endswith("cannot train: sem_seg/paco_lvis\n")
+    status, report = check("--dataset", "refer_seg", "--refer_seg_data", "refcoco|val")
+    assert status == 0 and states(report)["refer_seg/refcoco|val"] == "ready"
+    status, report = check("--dataset", "refer_seg", "--refer_seg_data", "refcoco|nowhere")
+    assert status == 1 and states(report)["refer_seg/refcoco|nowhere"] == "broken"
+    assert "it has no split nowhere" in report
+
+
+def test_explanations_are_needed_unless_switched_off(root, check):
+    with hidden([root / "reason_seg" / "ReasonSeg" / "explanatory"]):
+        status, report = check("--dataset", "reason_seg")
+        assert status == 1 and "switch it off with --explanatory -1" in report
+        assert check("--dataset", "reason_seg", "--explanatory", "-1")[0] == 0
+
+
+def llava(root, folder, bad):
+    """A data folder with 300 records, of which some have no image."""
+    record = json.loads((root / "llava_dataset" / "llava_instruct_150k.json").read_text())[0]
+    records = [{key: value for key, value in record.items() if n >= bad or key != "image"} for n in range(300)]
+    (folder / "llava_dataset").mkdir()
+    (folder / "llava_dataset" / "llava_instruct_150k.json").write_text(json.dumps(records))
+    (folder / "coco").symlink_to(root / "coco")
+
+
+def test_malformed_records_are_told(root, check, tmp_path):
+    llava(root, tmp_path, bad=3)
+    status, report = check("--dataset", "vqa", folder=tmp_path)
+    assert status == 0 and states(report)["vqa/llava_instruct_150k"] == "ready"
+    assert "malformed: 3 known, such as" in report
+    assert re.search(r'llava_instruct_150k.json: record 0 has no "image"', report)
+
+
+def test_too_many_malformed_records_stop_a_run(root, check, tmp_path):
+    llava(root, tmp_path, bad=4)
+    status, report = check("--dataset", "vqa", folder=tmp_path)
+    assert status == 1 and states(report)["vqa/llava_instruct_150k"] == "broken"
+    assert "more than 1% of the records are malformed, at which training stops" in report
+
+
+def test_files_that_cannot_be_read_are_told(root, check, tmp_path):
+    shutil.copytree(root / "ade20k", tmp_path / "ade20k")
+    for path in (tmp_path / "ade20k" / "images" / "training").iterdir():
+        path.write_bytes(b"no image")
+    (tmp_path / "llava_dataset").mkdir()
+    (tmp_path / "llava_dataset" / "llava_instruct_150k.json").write_text("[")
+    (tmp_path / "coco").symlink_to(root / "coco")
+    status, report = check(folder=tmp_path)
+    found = states(report)
+    assert status == 1 and found["sem_seg/ade20k"] == found["vqa/llava_instruct_150k"] == "broken"
+    assert "none of the records tried can be used" in report and "malformed: 4 known" in report
+    assert "llava_instruct_150k.json: this is not valid JSON" in report
+    assert report.endswith("cannot train: sem_seg/ade20k, vqa/llava_instruct_150k\n")
+
+
+def test_names_are_checked(check, tmp_path):
+    with pytest.raises(SettingsError, match=r"--dataset sem_seg2: no such family; allowed: sem_seg, .*custom"):
+        check("--dataset", "vqa||sem_seg2")
+    with pytest.raises(SettingsError, match="--dataset custom needs --custom_data FOLDER"):
+        check("--dataset", "custom")
+    assert check("--dataset", "custom", "--custom_data", tmp_path)[0] == 1
+    with pytest.raises(FileNotFoundError, match="absent does not exist"):
+        check(folder=tmp_path / "absent")
+
+
+def test_exit_status(root, tmp_path):
+    command = [sys.executable, "-m", "scripts.check_data", str(tmp_path), "--index_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout.endswith("what is there cannot train: nothing\n") and not done.stderr
+
+
+def test_rounded_numbers():
+    expected = Expected((), "", 4_370, 5)
+    assert [expected.is_usual(number) for number in (4_364, 4_365, 4_375, 4_376)] == [False, True, True, False]
+
+
+def test_the_example_of_the_docs_is_a_source(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict = {}
+    exec(example, names)
+    (tmp_path / "signs").mkdir()
+    cv2.imwrite(str(tmp_path / "signs" / "a.png"), np.full((48, 64, 3), 200, np.uint8))
+    record = {"image": "a.png", "sign": "Stop", "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20]]}
+    for segmentation in (record["segmentation"], []):
+        content = [{**record, "segmentation": segmentation}]
+        (tmp_path / "signs" / "signs.json").write_text(json.dumps(content))
+        found = names["Signs"](DataFolder(tmp_path, tmp_path))
+        if segmentation:
+            sample = found.training_sample(0, generator_for(0))
+            assert len(found) == 1 and sample.query == "Stop" and sample.masks.sum() == 100
+        else:
+            with pytest.raises(DataError, match=r'signs.json, record 0: no pixel belongs to "Stop"'):
+                found.training_sample(0, generator_for(0))
