@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import torch
-from dataset.drawn.layouts import write_layouts
 from torch.utils.data import DataLoader
 
 from anchorseg.build import tiny_tokenizer_model
@@ -23,6 +22,7 @@ from anchorseg.data import make_collator
 from anchorseg.presets import preset_config
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
+from dataset.drawn.layouts import write_layouts
 from dataset.mixture import DrawOrder, Mixture, Source
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder

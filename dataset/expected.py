@@ -1,69 +1,129 @@
-"""What is publicly known of the datasets: how many records there are to train on, and where users get them."""
+"""What each training dataset needs below the data folder, where that comes from, and how many records it then has.
+
+The numbers are the publishers', or those of the paper's Table 9, which are rounded. Nothing depends on them: a part of
+a dataset trains too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+
+_COCO = "COCO images: https://cocodataset.org"
+_TRAIN2014 = "refer_seg/images/mscoco/images/train2014"
+_TRAIN2017 = "coco/train2017 or refer_seg/images/mscoco/images/train2017"
+_LISA = "https://github.com/dvlab-research/LISA, section Training Data Preparation"
+_VLPART = "https://github.com/facebookresearch/VLPart, datasets/README.md"
+_SESAME = f"https://github.com/see-say-segment/sesame, dataset/README.md; {_COCO}"
+_HUB_LISA = f"hub: the four LISA_Plus_* datasets of Senqiao; each file is called data.json there: rename it. {_COCO}"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A dataset as published.
+    """What is known of a dataset.
 
     Attributes:
-        records: of its training split, as `len` of its source counts them.
-        unit: what `records` is rounded to; 1 where it is exact.
-        origin: where users get it.
+        needs: files and folders below the data folder; " or " joins places of which one is enough.
+        source: where they come from.
+        records: number of training records.
+        rounding: by how much that number may be off.
     """
 
+    needs: tuple[str, ...]
+    source: str
     records: int
-    unit: int
-    origin: str
+    rounding: int = 0
 
-    def differs(self, found: int) -> bool:
-        """Whether a number of records is not the published one."""
-        return abs(found - self.records) >= self.unit
+    def lacks(self, root: Path) -> list[str]:
+        """Those of `needs` that are not below a folder."""
+        return [need for need in self.needs if not any((root / place).exists() for place in need.split(" or "))]
 
-    def __str__(self) -> str:
-        return f"{'' if self.unit == 1 else 'about '}{self.records:,}"
+    def is_usual(self, records: int) -> bool:
+        """Whether a number of records is the expected one."""
+        return abs(records - self.records) <= self.rounding
 
 
-_REFER = "github.com/lichengunc/refer (files), cocodataset.org (train2014)"
-_ROBUST = "github.com/jianzongwu/robust-ref-seg, cocodataset.org (train2014)"
-_SESAME = "github.com/see-say-segment/sesame, cocodataset.org (train2014)"
-_LISA_PLUS = "hub: Senqiao/{} (its data.json renamed), cocodataset.org (train2017)"
+def _refer(
+    name: str, references: str, source: str, records: int, rounding: int = 5, images: str = _TRAIN2014
+) -> Expected:
+    folder = f"refer_seg/{name}"
+    references = " or ".join(f"{folder}/{file}" for file in references.split(" or "))
+    return Expected((f"{folder}/instances.json", references, images), source, records, rounding)
+
+
+def _lisa_plus(file: str, records: int) -> Expected:
+    return Expected((f"reason_seg_plus/LISA_Plus_{file}.json", _TRAIN2017), _HUB_LISA, records, 5)
+
 
 EXPECTED: Mapping[str, Expected] = MappingProxyType(
     {
-        "ade20k": Expected(20_210, 1, "groups.csail.mit.edu/vision/datasets/ADE20K (ADEChallengeData2016)"),
-        "cocostuff": Expected(
-            118_287, 1, "github.com/nightrome/cocostuff (stuffthingmaps), cocodataset.org (train2017)"
+        "sem_seg/ade20k": Expected(
+            ("ade20k/images/training", "ade20k/annotations/training"),
+            "ADEChallengeData2016: http://sceneparsing.csail.mit.edu",
+            20_210,
         ),
-        "pascal_part": Expected(4_370, 10, "github.com/facebookresearch/VLPart (datasets), Pascal VOC 2010 (images)"),
-        "paco_lvis": Expected(45_790, 10, "github.com/facebookresearch/paco, cocodataset.org (train2017)"),
-        "mapillary": Expected(18_000, 1, "www.mapillary.com/dataset/vistas (version 2.0)"),
-        "refclef": Expected(17_980, 10, "github.com/lichengunc/refer (files and saiapr_tc-12)"),
-        "refcoco": Expected(16_990, 10, _REFER),
-        "refcoco+": Expected(16_990, 10, _REFER),
-        "refcocog": Expected(21_900, 10, _REFER),
-        "refzom": Expected(43_749, 1, "github.com/toggle1995/RIS-DMMI"),
-        "grefcoco": Expected(16_990, 10, "github.com/henghuiding/gRefCOCO, cocodataset.org (train2014)"),
-        "R-refcoco": Expected(15_100, 10, _ROBUST),
-        "R-refcoco+": Expected(15_100, 10, _ROBUST),
-        "R-refcocog": Expected(20_040, 10, _ROBUST),
-        "fprefcoco": Expected(16_990, 10, _SESAME),
-        "fprefcoco+": Expected(16_990, 10, _SESAME),
-        "fprefcocog": Expected(21_900, 10, _SESAME),
-        "llava_instruct_150k": Expected(157_712, 1, "hub: liuhaotian/LLaVA-Instruct-150K, cocodataset.org (train2017)"),
-        "ReasonSeg|train": Expected(239, 1, "github.com/dvlab-research/LISA (section Dataset)"),
-        "instance_seg": Expected(58_500, 10, _LISA_PLUS.format("LISA_Plus_Instance_Seg")),
-        "cot": Expected(3_040, 10, _LISA_PLUS.format("LISA_Plus_COT")),
-        "conversations": Expected(2_650, 10, _LISA_PLUS.format("LISA_Plus_Conversations")),
-        "caption": Expected(1_340, 10, _LISA_PLUS.format("LISA_Plus_Caption")),
-        "MultiReasonSeg|train": Expected(
-            102_350, 10, "github.com/MaverickRen/PixelLM (MUSE), cocodataset.org (train2017, val2017)"
+        "sem_seg/cocostuff": Expected(
+            ("cocostuff/train2017", _TRAIN2017),
+            f"stuffthingmaps_trainval2017: https://github.com/nightrome/cocostuff; {_COCO}",
+            118_287,
+        ),
+        "sem_seg/pascal_part": Expected(
+            ("vlpart/pascal_part/train.json", "vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages"), _VLPART, 4_370, 5
+        ),
+        "sem_seg/paco_lvis": Expected(
+            ("vlpart/paco/annotations/paco_lvis_v1_train.json", _TRAIN2017),
+            f"https://github.com/facebookresearch/paco; {_COCO}",
+            45_790,
+            5,
+        ),
+        "sem_seg/mapillary": Expected(
+            ("mapillary/config_v2.0.json", "mapillary/training/images", "mapillary/training/v2.0/labels"),
+            "Mapillary Vistas 2.0: https://www.mapillary.com/dataset/vistas",
+            18_000,
+        ),
+        "refer_seg/refclef": _refer("refclef", "refs(unc).p", _LISA, 17_980, images="refer_seg/images/saiapr_tc-12"),
+        "refer_seg/refcoco": _refer("refcoco", "refs(unc).p", f"{_LISA}; {_COCO}", 16_994, 0),
+        "refer_seg/refcoco+": _refer("refcoco+", "refs(unc).p", f"{_LISA}; {_COCO}", 16_990),
+        "refer_seg/refcocog": _refer("refcocog", "refs(umd).p", f"{_LISA}; {_COCO}", 21_900),
+        "refer_seg/refzom": _refer(
+            "refzom",
+            "Ref_ZOM.p",
+            f"https://github.com/toggle1995/RIS-DMMI; {_COCO}",
+            43_749,
+            0,
+            f"refer_seg/refzom/trainval2014 or refer_seg/refzom/train2014 or {_TRAIN2014}",
+        ),
+        "refer_seg/grefcoco": _refer(
+            "grefcoco", "grefs(unc).p or grefs(unc).json", f"https://github.com/henghuiding/gRefCOCO; {_COCO}", 16_990
+        ),
+        "neg_refer_seg/R-refcoco": _refer("R-refcoco", "refs(unc_exclude_unified).p", _SESAME, 15_100),
+        "neg_refer_seg/R-refcoco+": _refer("R-refcoco+", "refs(unc_exclude_unified).p", _SESAME, 15_100),
+        "neg_refer_seg/R-refcocog": _refer("R-refcocog", "refs(umd_exclude_unified).p", _SESAME, 20_040),
+        "correct_refer_seg/fprefcoco": _refer("fprefcoco", "refs(berkeley_exclude_unified).p", _SESAME, 16_990),
+        "correct_refer_seg/fprefcoco+": _refer("fprefcoco+", "refs(berkeley_exclude_unified).p", _SESAME, 16_990),
+        "correct_refer_seg/fprefcocog": _refer("fprefcocog", "refs(berkeley_exclude_unified).p", _SESAME, 21_900),
+        "vqa/llava_instruct_150k": Expected(
+            ("llava_dataset/llava_instruct_150k.json", _TRAIN2017),
+            f"hub: liuhaotian/LLaVA-Instruct-150K; {_COCO}",
+            157_712,
+        ),
+        "reason_seg/ReasonSeg|train": Expected(
+            ("reason_seg/ReasonSeg/train",),
+            "https://github.com/dvlab-research/LISA, section Dataset",
+            239,
+        ),
+        "reason_seg_plus/instance_seg": _lisa_plus("Instance_Seg", 58_500),
+        "reason_seg_plus/cot": _lisa_plus("COT", 3_040),
+        "reason_seg_plus/conversations": _lisa_plus("Conversations", 2_650),
+        "reason_seg_plus/caption": _lisa_plus("Caption", 1_340),
+        "multi_reason_seg/MultiReasonSeg|train": Expected(
+            ("multi_reason_seg/MultiReasonSeg/MUSE_train.json", f"{_TRAIN2014} or coco/train2017"),
+            f"MUSE: https://github.com/MaverickRen/PixelLM; {_COCO}",
+            102_350,
+            5,
         ),
     }
 )
-"""By the names of `dataset.registry.SETS`; rounded numbers are those of the paper's Table 9."""
+"""By family and dataset, as a training source is named."""

@@ -1,131 +1,190 @@
-"""See what a data folder can train: `python -m scripts.check_data DIR --dataset "reason_seg||refer_seg" --sheet FILE`.
+"""Which datasets can train, what is missing and where it comes from: `python -m scripts.check_data DATA`.
 
-Every dataset of the eight families is opened by itself and one sample of it is drawn into a contact sheet.
+`--dataset "sem_seg||refer_seg"` asks whether that mixture can train; the flags that choose its datasets are those of
+train_ds.py. The exit status is 0 if it can. `--sheet sheet.png` draws a sample of every dataset.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from anchorseg.data import data_folder
+from anchorseg.settings import TrainSettings
 from dataset.expected import EXPECTED
 from dataset.mixture import Source
 from dataset.readers.folder import DataFolder
-from dataset.readers.records import default_index_folder
+from dataset.readers.records import Records
 from dataset.registry import FAMILIES, SETS, FamilyOptions, training_sources
-from dataset.sample import Sample
-from utils.drawing import contact_sheet, panel
-from utils.errors import DataError, SettingsError, exit_on_error
+from dataset.sample import RejectSlot, Sample, TargetSlot
+from utils import drawing
+from utils.errors import DataError, SettingsError, UserError, exit_on_error
 from utils.seeding import generator_for
 
-ATTEMPTS = 5
-"""Records of a dataset that are tried for a sample."""
+MAX_SKIPPED = 0.01
+"""Share of bad records at which `dataset.mixture.SkipCounter` stops a run."""
 
-COLUMNS = 3
+_TRIED, _SHOWN, _COLUMNS = 5, 3, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A dataset of a family: "found", "missing" or "unusable", what else is to be said, and a sample if there is one."""
+    """What came of opening a dataset and reading a few of its records.
 
-    family: str
-    name: str
+    Attributes:
+        state: `ready`, `missing` (files are) or `broken`.
+        reason: why it is not ready.
+        records: their number.
+        malformed: what is wrong with some of them.
+        picture: (H, W, 3) uint8 RGB of one sample, or None.
+    """
+
     state: str
-    remarks: tuple[str, ...]
-    sample: Sample | None = None
+    reason: str = ""
+    records: int = 0
+    malformed: tuple[str, ...] = ()
+    picture: np.ndarray | None = None
 
 
-def examine(family: str, name: str, data: DataFolder, options: FamilyOptions) -> Finding:
-    """Open a dataset and draw a sample."""
-    expected = EXPECTED.get(name)
-    origin = (f"from {expected.origin}",) if expected else ()
+def indexed_files(value: object) -> Iterator[Records]:
+    """Every annotation file with an index that a source reads, however deep it keeps it."""
+    if isinstance(value, Records):
+        yield value
+    elif type(value).__module__.startswith("dataset.") and hasattr(value, "__dict__"):
+        for part in vars(value).values():
+            yield from indexed_files(part)
+
+
+def examine(name: str, data: DataFolder, options: FamilyOptions) -> Finding:
+    """Open a dataset, `FAMILY/DATASET` or `custom`, and read a few records, evenly spread."""
+    family, _, chosen = name.partition("/")
     try:
-        ((_, source),) = training_sources(family, data, options)
+        ((_, source),) = training_sources(family, data, replace(options, sets={family: chosen}))
     except FileNotFoundError as error:
-        return Finding(family, name, "missing", (str(error), *origin))
-    except DataError as error:
-        return Finding(family, name, "unusable", (str(error), *origin))
-    sample, problems = first_sample(source, name)
-    count = f"{len(source):,} records"
-    if expected:
-        count += f", expected {expected}" + (" (warning: they differ)" if expected.differs(len(source)) else "")
-    return Finding(family, name, "found" if sample else "unusable", (count, *problems), sample)
-
-
-def first_sample(source: Source, name: str) -> tuple[Sample | None, tuple[str, ...]]:
-    """The sample of the first record that gives one, of some that are spread evenly, and what is wrong with others."""
-    problems = []
-    for index in np.unique(np.linspace(0, len(source) - 1, ATTEMPTS).astype(int)).tolist():
-        try:
-            return source.training_sample(index, generator_for(0, name)), tuple(problems)
-        except DataError as error:
-            problems.append(f"bad record: {error}")
-    return None, tuple(problems)
-
-
-def draw(finding: Finding, sample: Sample) -> np.ndarray:
-    """Question, image and truth of a sample, as (h, w, 3) uint8 RGB."""
-    turn = sample.conversations[0].turns[0]
-    answer = "".join(part if isinstance(part, str) else f"<{type(part).__name__}>" for part in turn.answer or ())
-    return panel(
-        sample.image,
-        turn.question,
-        truth=sample.truth if len(sample.masks) else None,
-        ignore=sample.void,
-        caption=f"{finding.family}/{finding.name}: {answer}",
+        return Finding(state="missing", reason=str(error))
+    except UserError as error:
+        return Finding(state="broken", reason=str(error))
+    samples, malformed = read_some(source)
+    files = list(indexed_files(source))
+    known = [f"{file.source}: {reason}" for file in files for reason in file.problems.values()]
+    reason = "" if samples else "none of the records tried can be used"
+    if any(len(file.problems) > MAX_SKIPPED * len(file) for file in files):
+        reason = f"more than {MAX_SKIPPED:.0%} of the records are malformed, at which training stops"
+    return Finding(
+        state="broken" if reason else "ready",
+        reason=reason,
+        records=len(source),
+        malformed=tuple(dict.fromkeys(known + malformed)),
+        picture=drawn(samples[0], name) if samples else None,
     )
 
 
-def write_sheet(findings: Sequence[Finding], path: Path) -> None:
-    """Write the samples of all findings as one picture."""
-    pictures = [draw(finding, finding.sample) for finding in findings if finding.sample]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(contact_sheet(pictures, COLUMNS), cv2.COLOR_RGB2BGR)):
-        raise SettingsError(f"--sheet {path} cannot be written; give the name of a .png file")
-    print(f"picture: {path}")
+def read_some(source: Source) -> tuple[list[Sample], list[str]]:
+    """A few training samples, and what is wrong with those that are malformed."""
+    samples, malformed = [], []
+    for index in np.unique(np.linspace(0, len(source) - 1, _TRIED).astype(int)).tolist():
+        try:
+            samples.append(source.training_sample(index, generator_for(0, index)))
+        except DataError as error:
+            malformed.append(str(error))
+    return samples, malformed
 
 
-def table(findings: Sequence[Finding]) -> str:
-    """A line for each finding, further remarks below it."""
-    names = [f"{finding.family}/{finding.name}" for finding in findings]
-    width = max(map(len, names))
-    lines = []
-    for name, finding in zip(names, findings, strict=True):
-        first, *others = finding.remarks
-        lines += [f"{name:{width}}  {finding.state:8}  {first}", *(f"{'':{width + 12}}{other}" for other in others)]
-    return "\n".join(lines)
+def drawn(sample: Sample, name: str) -> np.ndarray:
+    """The first question of a sample with its truth; its answer is the caption."""
+    turn = sample.conversations[0].turns[0]
+    answer = turn.answer or ()
+    slots = [part for part in answer if not isinstance(part, str)]
+    targets = np.array([slot.mask for slot in slots if isinstance(slot, TargetSlot)], dtype=int)
+    truth = sample.masks[targets].any(axis=0) if slots else None
+    ignore = None if sample.ignore is None or truth is None else sample.ignore[targets].any(axis=0) & ~truth
+    tokens = {TargetSlot: "<SEG>", RejectSlot: "<REJ>"}
+    words = " ".join(part if isinstance(part, str) else tokens[type(part)] for part in answer)
+    return drawing.panel(sample.image, turn.question, truth=truth, ignore=ignore, caption=f"{name}: {words}")
 
 
-def verdict(findings: Sequence[Finding], mixture: Sequence[str]) -> tuple[bool, str]:
-    """Whether a mixture of families can train, and a sentence that says so; no families means all that were found."""
-    wanted = list(mixture) or list(dict.fromkeys(finding.family for finding in findings if finding.state == "found"))
-    if not wanted:
-        return False, "Nothing can train: no dataset was found."
-    lacking = [f for f in findings if f.family in wanted and f.state != "found" and (mixture or f.state == "unusable")]
-    named = "||".join(wanted)
-    if lacking:
-        reasons = ", ".join(f"{finding.family}/{finding.name} is {finding.state}" for finding in lacking)
-        return False, f"The mixture {named} cannot train: {reasons}."
-    return True, f"The mixture {named} can train."
+def lines(name: str, finding: Finding, root: Path) -> Iterator[str]:
+    """The report about one dataset."""
+    expected = EXPECTED.get(name)
+    count = f"{finding.records:,} records" if finding.records else ""
+    if expected is not None and finding.records and not expected.is_usual(finding.records):
+        count += f" (the whole dataset has {expected.records:,})"
+    yield f"{finding.state:<8} {name:<40} {count}".rstrip()
+    lacking = expected.lacks(root) if expected is not None and finding.state == "missing" else []
+    if expected is not None and lacking:
+        found = [need for need in expected.needs if need not in lacking]
+        yield f"         found: {', '.join(found) or 'nothing'}; missing: {', '.join(lacking)}"
+    elif finding.reason:
+        yield f"         {finding.reason}"
+    if expected is not None and finding.state == "missing":
+        yield f"         from: {expected.source}"
+    if finding.malformed:
+        yield f"         malformed: {len(finding.malformed)} known, such as"
+        yield from (f"           {sentence}" for sentence in finding.malformed[:_SHOWN])
 
 
-def main() -> int:
-    """Examine, print, draw; 0 if the mixture can train."""
+def mixture(families: str, chosen: dict[str, str], custom_data: str | None) -> list[str]:
+    """Names of the datasets that a mixture reads.
+
+    Raises:
+        SettingsError: for an unknown family, or `custom` without a folder.
+    """
+    names: list[str] = []
+    for family in families.split("||"):
+        if family not in FAMILIES:
+            raise SettingsError(f"--dataset {family}: no such family; allowed: {', '.join(FAMILIES)}")
+        if family == "custom" and custom_data is None:
+            raise SettingsError("--dataset custom needs --custom_data FOLDER (docs/data.md)")
+        names += [f"{family}/{name}" for name in chosen[family].split("||")] if family in chosen else [family]
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Open everything, report, draw; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dir", type=Path, help="folder that holds the datasets")
-    parser.add_argument("--dataset", help="families to be trained, joined by ||; all that are found if left out")
-    parser.add_argument("--index_dir", type=Path, default=default_index_folder(), help="folder of annotation indices")
-    parser.add_argument("--sheet", type=Path, default=Path("check_data.png"), help="picture of the samples to write")
+    parser.add_argument("dir", help="folder that holds all datasets, --dataset_dir of a run")
+    parser.add_argument("--dataset", help="families of a mixture, joined by ||; none: everything that is there")
+    for family in SETS:
+        default = getattr(TrainSettings, f"{family}_data")
+        parser.add_argument(f"--{family}_data", default=default, help=f"datasets of {family}, joined by ||")
     parser.add_argument("--custom_data", help="folder of the family custom")
-    arguments = parser.parse_args()
-    raise NotImplementedError
+    parser.add_argument("--explanatory", type=float, default=TrainSettings.explanatory, help="as in train_ds.py")
+    parser.add_argument("--index_dir", help="as in train_ds.py")
+    parser.add_argument("--sheet", help="picture to write, with a sample of every dataset that can train")
+    given = parser.parse_args(arguments)
+
+    data = data_folder(given.dir, given.index_dir)
+    options = FamilyOptions(explanatory=given.explanatory, custom_data=given.custom_data)
+    chosen = {family: getattr(given, f"{family}_data") for family in SETS}
+    wanted = mixture(given.dataset, chosen, given.custom_data) if given.dataset else []
+    every = [f"{family}/{name}" for family, names in SETS.items() for name in names]
+    findings: dict[str, Finding] = {}
+    for name in dict.fromkeys([*every, *(["custom"] if given.custom_data else []), *wanted]):
+        findings[name] = examine(name, data, options)
+        print("\n".join(lines(name, findings[name], data.root)), flush=True)
+    if given.sheet:
+        write_sheet(Path(given.sheet), [f.picture for f in findings.values() if f.picture is not None])
+    asked = wanted or [name for name, finding in findings.items() if finding.state != "missing"]
+    failing = [name for name in asked if findings[name].state != "ready"]
+    subject = f"the mixture {given.dataset}" if wanted else "what is there"
+    print(f"{subject} {'can train' if asked and not failing else 'cannot train: ' + (', '.join(failing) or 'nothing')}")
+    return 0 if asked and not failing else 1
+
+
+def write_sheet(path: Path, pictures: list[np.ndarray]) -> None:
+    """Write pictures as one, if there are any."""
+    if pictures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), cv2.cvtColor(drawing.contact_sheet(pictures, _COLUMNS), cv2.COLOR_RGB2BGR))
+        print(f"picture: {path}")
 
 
 if __name__ == "__main__":
     with exit_on_error():
-        raise SystemExit(main())
+        sys.exit(main())

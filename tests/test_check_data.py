@@ -19,8 +19,7 @@ from dataset.expected import EXPECTED, Expected
 from dataset.readers.folder import DataFolder
 from dataset.registry import SETS, FamilyOptions
 from scripts.check_data import examine, lines, main
-from utils.errors import DataError, SettingsError
-from utils.seeding import generator_for
+from utils.errors import SettingsError
 
 NAMES = [f"{family}/{name}" for family, names in SETS.items() for name in names]
 CUSTOM = {"shapes": [{"label": "cup", "points": [[2, 2], [40, 2], [40, 30]]}]}
@@ -184,23 +183,3 @@ def test_exit_status(root, tmp_path):
 def test_rounded_numbers():
     expected = Expected((), "", 4_370, 5)
     assert [expected.is_usual(number) for number in (4_364, 4_365, 4_375, 4_376)] == [False, True, True, False]
-
-
-def test_the_example_of_the_docs_is_a_source(tmp_path):
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    names: dict = {}
-    exec(example, names)
-    (tmp_path / "signs").mkdir()
-    cv2.imwrite(str(tmp_path / "signs" / "a.png"), np.full((48, 64, 3), 200, np.uint8))
-    record = {"image": "a.png", "sign": "Stop", "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20]]}
-    for segmentation in (record["segmentation"], []):
-        content = [{**record, "segmentation": segmentation}]
-        (tmp_path / "signs" / "signs.json").write_text(json.dumps(content))
-        found = names["Signs"](DataFolder(tmp_path, tmp_path))
-        if segmentation:
-            sample = found.training_sample(0, generator_for(0))
-            assert len(found) == 1 and sample.query == "Stop" and sample.masks.sum() == 100
-        else:
-            with pytest.raises(DataError, match=r'signs.json, record 0: no pixel belongs to "Stop"'):
-                found.training_sample(0, generator_for(0))
