@@ -44,6 +44,9 @@ class EvalSettings:
         "there is a target; generate: the model writes it; both: forced and generate; all: every one it has",
     )
     precision: Literal["bf16", "fp32", "auto"] = setting("auto", help="type of weights; auto keeps the files'")
+    load_in: Literal["none", "8bit", "4bit"] = setting(
+        "none", help="quantise the language model's linear layers (needs bitsandbytes); scores change"
+    )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
@@ -130,7 +133,9 @@ def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Resu
         for protocol in choose_protocols(name, source, settings.protocol)
     ]
     device = start_ranks()
-    model, registry = load_model(settings.version, dtype=DTYPES.get(settings.precision, "auto"))
+    model, registry = load_model(
+        settings.version, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in
+    )
     collator = make_collator(model.config, registry, max_length=settings.model_max_length)
     limits = {"max_rows": settings.max_rows, "max_new_tokens": settings.max_new_tokens}
     evaluator = Evaluator(model.to(device), registry, collator, **limits)

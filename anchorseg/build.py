@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from anchorseg.config import INFERENCE_OPTIONS
+from anchorseg.engine_config import checkpoints_gradients
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config, token_ids
-from anchorseg.pretrained import NEW_ROW_STD, join_pretrained, open_parts
+from anchorseg.pretrained import NEW_ROW_STD, VOCABULARY_TABLES, join_pretrained, open_parts
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from anchorseg.trainable import set_trainable
-from model.lora import add_lora
+from model.lora import add_lora, add_token_rows
+from model.quantised import Quantisation, quantisation_config
 from utils.distributed import is_main
 from utils.errors import CheckpointError
 from utils.loading import local_folder
@@ -23,6 +25,7 @@ from utils.seeding import seed_torch
 from utils.settings import as_flag
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+VOCABULARY_LAYERS = tuple(name.removesuffix(".weight") for name in VOCABULARY_TABLES)
 
 
 def tiny_tokenizer_model() -> bytes:
@@ -74,32 +77,46 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
         model, registry, reports = join_pretrained(settings, DTYPES[settings.precision])
         if is_main():
             print(*reports, sep="\n")
-    lora = settings.lora()
-    if lora is not None:
-        add_lora(model.llava.language_model, lora)
-    set_trainable(model, settings.train_scope)
-    if settings.gradient_checkpointing:
+    choose_trainable(model, settings, registry)
+    if checkpoints_gradients(settings):
         model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
     return model, registry
 
 
+def choose_trainable(model: AnchorSegModel, settings: TrainSettings, registry: TokenRegistry) -> None:
+    """Add the run's adapters, and freeze what it does not train."""
+    lora = settings.lora()
+    if lora is not None:
+        add_lora(model.llava.language_model, lora)
+    if settings.train_embeddings == "new":
+        add_token_rows(model.llava.network, VOCABULARY_LAYERS, sorted(registry.added.values()))
+    set_trainable(model, settings.train_scope)
+
+
 def load_model(
-    folder: str | Path, *, dtype: torch.dtype | str = "auto", **kwargs: object
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    quantisation: Quantisation = "none",
+    **kwargs: object,
 ) -> tuple[AnchorSegModel, TokenRegistry]:
     """A saved model, in evaluation mode, and its tokenizer.
 
     Args:
         folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, or a hub name.
         dtype: of the weights; "auto" keeps that of the files.
+        quantisation: of the language model's projections; a quantised model is for inference.
         kwargs: as `AnchorSegModel.from_pretrained` takes them.
 
     Raises:
         CheckpointError: if the folder is not a complete model of this project.
+        SettingsError: if the quantisation needs what is not installed.
     """
+    quantised = quantisation_config(quantisation)
     folder = local_folder(folder, "--version")
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no config.json; give a model folder written by merge_lora_weights.py")
-    model = AnchorSegModel.from_pretrained(folder, dtype=dtype, **kwargs)
+    model = AnchorSegModel.from_pretrained(folder, dtype=dtype, quantization_config=quantised, **kwargs)
     registry = TokenRegistry.load(folder, model.config.token_strings)
     if token_ids(registry) != model.config.token_ids:
         raise CheckpointError(

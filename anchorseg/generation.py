@@ -1,28 +1,31 @@
-"""Generation: the model writes its own answer, and the states it wrote it with give the masks.
+"""Generation: the model writes its own answers, and the states it wrote them with give the masks.
 
-Letters: R rows (one question each), T prompt positions, P image tokens, D language width.
+A query bank costs one step, for its ids are certain once it begins. The image costs one reading, however many questions
+are asked about it.
+
+Letters: B images, Q questions, N targets, V vocabulary.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from anchorseg.modeling import AnchorSegModel, ImageContext, Segmentation, visibility
-from anchorseg.query_bank import locate_banks
-from dataset.batch import PADDING, Batch
+from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.prefix import ImagePrefix, PackedQuestions, read_images
+from anchorseg.query_bank import BankPositions, gather_states, locate_banks
+from dataset.batch import PREFIX, Batch
+from utils import geometry
 
 
 @dataclass(frozen=True)
 class Generated:
-    """For each row the ids that the model wrote, `</s>` left out, and the masks of all targets it wrote.
+    """For each question the ids that the model wrote, `</s>` left out, and the masks of all targets it wrote.
 
-    `target_rows` (N,) gives the row of each target, in reading order.
+    `target_rows` (N,) gives the question of each target, in reading order.
     """
 
     ids: list[list[int]]
@@ -31,98 +34,105 @@ class Generated:
 
 
 class BankGrammar:
-    """Keeps a query bank in order: `<REAS_1>` begins one, then every next token of it is the only choice.
+    """Keeps a query bank whole: its first id stands for all of it, and no other of its ids can be chosen.
 
-    Without latents `<SEG>` is free.
+    Without latents `<SEG>` is free, a bank of one.
     """
 
     def __init__(self, bank_ids: tuple[int, ...]) -> None:
-        self._next = dict(itertools.pairwise(bank_ids))
-        self._inner = list(bank_ids[1:])
+        self._bank = bank_ids
 
-    def choose(self, logits: Tensor, last: Tensor) -> Tensor:
-        """Greedy next ids (R,) from logits (R, V), given the last ids (R,)."""
-        logits = logits.clone()
-        logits[:, self._inner] = -torch.inf
-        chosen = logits.argmax(dim=-1)
-        for current, following in self._next.items():
-            chosen = torch.where(last == current, following, chosen)
-        return chosen
+    def choose(self, logits: Tensor) -> list[tuple[int, ...]]:
+        """Greedy next ids for logits (Q, V): of each question one id, or a whole bank."""
+        inner = torch.tensor(self._bank[1:], dtype=torch.long, device=logits.device)
+        chosen = logits.index_fill(1, inner, -torch.inf).argmax(dim=-1).tolist()
+        return [self._bank if index == self._bank[0] else (index,) for index in chosen]
 
-
-class _Rows:
-    """The growing sequences: ids, states and visibility of every column so far."""
-
-    def __init__(self, batch: Batch, hidden: Tensor, valid: Tensor) -> None:
-        self.ids = batch.input_ids
-        self.hidden = hidden
-        self.valid = valid
-        self.lengths = (batch.segments != PADDING).sum(dim=1)
-        self.positions = batch.positions.gather(1, (self.lengths - 1).unsqueeze(1))
-
-    def append(self, ids: Tensor, hidden: Tensor, alive: Tensor) -> None:
-        self.ids = torch.cat([self.ids, ids.unsqueeze(1)], dim=1)
-        self.hidden = torch.cat([self.hidden, hidden], dim=1)
-        self.valid = torch.cat([self.valid, alive.unsqueeze(1)], dim=1)
-
-    def compact(self, prompt_columns: int) -> tuple[Tensor, Tensor]:
-        """Move generated columns to directly behind each row's own prompt, so that predecessors are neighbours."""
-        total = self.ids.shape[1]
-        columns = torch.arange(total, device=self.ids.device).expand(len(self.ids), -1)
-        behind = columns - self.lengths.unsqueeze(1) + prompt_columns
-        source = torch.where(columns < self.lengths.unsqueeze(1), columns, behind).clamp(max=total - 1)
-        written = behind < total
-        ids = torch.where((columns < self.lengths.unsqueeze(1)) | written, self.ids.gather(1, source), 0)
-        return ids, self.hidden.gather(1, source.unsqueeze(-1).expand_as(self.hidden))
+    def dictate(self, answer: Sequence[int], start: int) -> tuple[int, ...]:
+        """Next ids of a given answer from `start` on: a whole bank where one stands, else one id, none at its end."""
+        ahead = tuple(answer[start : start + len(self._bank)])
+        return self._bank if ahead == self._bank else ahead[:1]
 
 
 @torch.inference_mode()
 def generate(
     model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128, answer: Sequence[int] | None = None
 ) -> Generated:
-    """Answer every row greedily and decode the masks of the targets written.
+    """Answer every row of a batch greedily and decode the masks of the targets written.
 
     Args:
         model: in evaluation mode.
         batch: prompts that end with `ASSISTANT:`, one conversation a row.
-        max_new_tokens: most tokens an answer may have; an unfinished bank at the end gives no target.
-        answer: ids that every row writes instead of choosing, to compare with the same answer in a prompt.
+        max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
+        answer: ids that every row gets instead of the model's choice.
+    """
+    questions = [row[own].tolist() for row, own in zip(batch.input_ids, batch.segments > PREFIX, strict=True)]
+    images, rows = read_images(model, batch), batch.row_images.tolist()
+    return answer_questions(model, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer)
+
+
+@torch.inference_mode()
+def answer_questions(
+    model: AnchorSegModel,
+    images: ImagePrefix,
+    questions: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    *,
+    max_new_tokens: int = 128,
+    answer: Sequence[int] | None = None,
+) -> Generated:
+    """Answer questions about images that are read already, all at once.
+
+    Each question adds keys and values of its own ids only. A step computes its attention over the columns of all
+    questions of the image, so ask in groups of some tens.
+
+    Args:
+        model: in evaluation mode.
+        images: from `read_images`; it is not changed and may be used again.
+        questions: ids of each question behind the image, up to `ASSISTANT:`.
+        rows: image of each question, ascending.
+        max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
+        answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
     """
     eos = model.config.token_ids["eos"]
     grammar = BankGrammar(model.bank_ids)
-    features = model.llava.image_features(batch.clip_pixels, batch.patch_valid)[batch.row_images]
-    valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid[batch.row_images])
-    visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
-    cache = DynamicCache(config=model.llava.language_model.config)
-    hidden = model.llava.hidden_states(model.llava.embed(batch.input_ids, features), batch.positions, visible, cache)
-    rows = _Rows(batch, hidden, valid)
-    alive = torch.ones(len(valid), dtype=torch.bool, device=valid.device)
-    state = hidden.gather(1, (rows.lengths - 1).view(-1, 1, 1).expand(-1, 1, hidden.shape[-1]))
-    last = torch.full_like(rows.lengths, -1)
-    for step in range(max_new_tokens):
+    packed = PackedQuestions(model, images, rows)
+    written: list[list[int]] = [[] for _ in questions]
+    pieces: dict[int, Sequence[int]] = dict(enumerate(questions))
+    while pieces:
+        states = packed.read(pieces)
         if answer is None:
-            last = grammar.choose(model.llava.logits(state[:, 0]), last)
+            chosen = grammar.choose(model.llava.logits(states))
         else:
-            last = torch.full_like(last, answer[step] if step < len(answer) else eos)
-        last = torch.where(alive, last, eos)
-        alive = alive & (last != eos)
-        if not alive.any():
-            break
-        state = model.llava.hidden_states(
-            model.llava.language_model.embed_tokens(last.unsqueeze(1)),
-            rows.positions + step + 1,
-            torch.cat([rows.valid, alive.unsqueeze(1)], dim=1).unsqueeze(1),
-            cache,
-        )
-        rows.append(torch.where(alive, last, 0), state, alive)
-    return _finish(model, batch, rows)
+            chosen = [grammar.dictate(answer, len(written[question])) for question in pieces]
+        cut = {q: ids[: max_new_tokens - len(written[q])] for q, ids in zip(pieces, chosen, strict=True)}
+        pieces = {question: ids for question, ids in cut.items() if ids and ids[0] != eos}
+        for question, ids in pieces.items():
+            written[question] += ids
+    return _finish(model, images, packed, written)
 
 
-def _finish(model: AnchorSegModel, batch: Batch, rows: _Rows) -> Generated:
-    columns = batch.input_ids.shape[1]
-    written, kept = rows.ids[:, columns:], rows.valid[:, columns:]
-    ids, hidden = rows.compact(columns)
+def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
+    ids, hidden, segments = packed.in_order()
     positions = locate_banks(ids, model.bank_ids)
-    segmentation = model.segment(hidden, ids, positions, ImageContext.of(batch))
-    answers = [row[mask].tolist() for row, mask in zip(written, kept, strict=True)]
-    return Generated(answers, segmentation, positions.rows)
+    segmentation = _segment(model, images, hidden, positions)
+    return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)
+
+
+def _segment(model: AnchorSegModel, images: ImagePrefix, hidden: Tensor, positions: BankPositions) -> Segmentation:
+    """`AnchorSegModel.segment` with SAM's features as they were read, and the image's states from its prefix."""
+    context, rows = images.context, positions.rows
+    bank = model.query_bank(*gather_states(hidden, positions))
+    prior = None
+    if model.method.spatial_prior:
+        prior = model.spatial_prior(bank.anchors, images.image_states[rows], rows, context)
+    low_resolution, iou = model.sam.decode(model.condition(images.sam_features[rows], prior), bank.queries)
+    masks = tuple(
+        geometry.upscale_masks(
+            low_resolution[rows == image, 0], model.sam.sizes.image_size, context.sam_sizes[image], size
+        )
+        for image, size in enumerate(context.original_sizes)
+    )
+    return Segmentation(
+        target_images=rows, prior=prior, low_resolution=low_resolution[:, 0], iou=iou[:, 0], masks=masks
+    )

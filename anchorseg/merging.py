@@ -35,7 +35,10 @@ def read_run_settings(run: Path) -> TrainSettings:
     path = run / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give a run folder, such as runs/EXP_NAME")
-    return from_dict(TrainSettings, json.loads(path.read_text(encoding="utf-8")), source=f"In {path}, ")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(values.get("gradient_checkpointing"), bool):  # a switch in earlier runs
+        values["gradient_checkpointing"] = "on" if values["gradient_checkpointing"] else "off"
+    return from_dict(TrainSettings, values, source=f"In {path}, ")
 
 
 def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry, TrainSettings]:
@@ -55,7 +58,7 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
         raise CheckpointError(f"{name} does not exist; the run has no {pointer} checkpoint yet")
     tag = name.read_text().strip()
     read_client_state(folder / tag)
-    model, registry = build_for_training(replace(settings, gradient_checkpointing=False))
+    model, registry = build_for_training(replace(settings, gradient_checkpointing="off"))
     trained = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
     own = model.state_dict()
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import torch
 
 from anchorseg.build import load_model
 from anchorseg.data import make_collator
-from anchorseg.generation import Generated, generate
+from anchorseg.generation import Generated, answer_questions
 from anchorseg.modeling import AnchorSegModel
+from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.tokens import TokenRegistry
-from dataset.sample import Conversation, Question, Sample, Turn
+from dataset.sample import Conversation, Sample, Turn
 from dataset.templates import evaluation
+from model.quantised import Quantisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ def phrase_or_sentence(query: str) -> str:
 
 
 class AnchorSegPredictor:
-    """Answers questions about one image at a time.
+    """Answers questions about one image at a time; the image is read once, at the first question.
 
     Args:
         model: a merged model.
@@ -73,10 +76,16 @@ class AnchorSegPredictor:
         self.registry = registry
         self.collator = make_collator(model.config, registry, max_length=max_length)
         self._image: np.ndarray | None = None
+        self._prefix: ImagePrefix | None = None
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str = "cpu", dtype: torch.dtype | str = "auto"
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | str = "auto",
+        quantisation: Quantisation = "none",
     ) -> AnchorSegPredictor:
         """Load a model folder.
 
@@ -84,8 +93,9 @@ class AnchorSegPredictor:
             folder: written by merge_lora_weights.py.
             device: where the model runs.
             dtype: of the weights; "auto" keeps that of the files.
+            quantisation: of the language model's linear layers, "8bit" or "4bit"; needs bitsandbytes.
         """
-        model, registry = load_model(folder, dtype=dtype)
+        model, registry = load_model(folder, dtype=dtype, quantisation=quantisation)
         return cls(model.to(device), registry)
 
     def set_image(self, image: np.ndarray) -> None:
@@ -102,7 +112,12 @@ class AnchorSegPredictor:
                 f"set_image wants an RGB image (H, W, 3) of uint8, not {image.shape} of {image.dtype}; "
                 "convert it with cv2.cvtColor"
             )
+        self.reset_image()
         self._image = image
+
+    def reset_image(self) -> None:
+        """Forget the image and what was read of it, and free its memory."""
+        self._image = self._prefix = None
 
     def predict(self, query: str, *, raw_prompt: bool = False, max_new_tokens: int = 128) -> Answer:
         """Ask about the image that is set.
@@ -116,36 +131,61 @@ class AnchorSegPredictor:
             RuntimeError: if no image is set.
             ValueError: for an empty query.
         """
+        return self.predict_batch([query], raw_prompt=raw_prompt, max_new_tokens=max_new_tokens)[0]
+
+    def predict_batch(
+        self, queries: Sequence[str], *, raw_prompt: bool = False, max_new_tokens: int = 128, max_rows: int = 16
+    ) -> list[Answer]:
+        """Ask several questions about the image that is set, each by itself; the answers are those of `predict`.
+
+        Args:
+            queries: phrases or sentences.
+            raw_prompt: as in `predict`; `max_new_tokens` alike.
+            max_new_tokens: longest answer.
+            max_rows: most questions that are answered at once; bounds the memory.
+
+        Raises:
+            RuntimeError: if no image is set.
+            ValueError: for an empty query.
+        """
         if self._image is None:
             raise RuntimeError("an image must be set with .set_image(...) before predict")
-        if not query.strip():
+        if not all(query.strip() for query in queries):
             raise ValueError("the query is empty; ask for something")
-        question = query if raw_prompt else phrase_or_sentence(query)
-        sample = Sample(
-            record="the image",
-            image=self._image,
-            conversations=(Conversation((Turn(question, None),)),),
-            masks=np.zeros((0, *self._image.shape[:2]), dtype=bool),
-            questions=(Question(query, ()),),
-        )
-        parameter = next(self.model.parameters())
-        batch = self.collator([sample]).to(parameter.device, parameter.dtype)
-        return self._answer(generate(self.model, batch, max_new_tokens=max_new_tokens))
+        prompts = [query if raw_prompt else phrase_or_sentence(query) for query in queries]
+        questions = [
+            self.collator.prompt.branch(Conversation((Turn(prompt, None),)), "the question").ids for prompt in prompts
+        ]
+        images = self._read(self._image)
+        answers: list[Answer] = []
+        for start in range(0, len(questions), max_rows):
+            part = questions[start : start + max_rows]
+            made = answer_questions(self.model, images, part, [0] * len(part), max_new_tokens=max_new_tokens)
+            answers += [self._answer(made, question) for question in range(len(part))]
+        return answers
 
-    def _answer(self, generated: Generated) -> Answer:
-        ids = generated.ids[0]
-        logits = generated.segmentation.masks[0]
+    def _read(self, image: np.ndarray) -> ImagePrefix:
+        if self._prefix is None:
+            masks = np.zeros((0, *image.shape[:2]), dtype=bool)
+            sample = Sample(record="the image", image=image, conversations=(), masks=masks)
+            parameter = next(self.model.parameters())
+            self._prefix = read_images(self.model, self.collator([sample]).to(parameter.device, parameter.dtype))
+        return self._prefix
+
+    def _answer(self, generated: Generated, question: int) -> Answer:
+        ids = generated.ids[question]
+        chosen = (generated.target_rows == question).nonzero()[:, 0]
         prior = generated.segmentation.prior
-        phrases = self._phrases(ids)
         targets = []
-        for index, logit in enumerate(logits):
+        for index, phrase in zip(chosen.tolist(), self._phrases(ids), strict=True):
+            logit = generated.segmentation.masks[0][index]
             mask = logit > 0
             targets.append(
                 Target(
                     mask=mask.cpu().numpy(),
                     score=float(logit[mask].sigmoid().mean()) if mask.any() else 0.0,
                     prior=None if prior is None else prior.maps[0][index].cpu().numpy(),
-                    phrase=phrases[index],
+                    phrase=phrase,
                 )
             )
         return Answer(text=self.registry.decode(ids), targets=tuple(targets))

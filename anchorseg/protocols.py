@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchorseg.generation import generate
+from anchorseg.generation import answer_questions
 from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.rejection import Judged, one_pass, two_passes
 from anchorseg.scoring import REJECTING, Reply
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator
-from dataset.sample import Conversation, Protocol, RejectSlot, Sample, TargetSlot
+from dataset.sample import Protocol, RejectSlot, Sample, TargetSlot
 from utils.errors import DataError
 
 
@@ -62,7 +63,7 @@ class Asker:
     Args:
         model: in evaluation mode.
         registry: its tokenizer.
-        collator: for its views and prompts.
+        collator: for its views and prompts; conversations of an image share their prefix.
         max_rows: most questions that are answered at once in `generate`; bounds the memory.
         max_new_tokens: longest answer in `generate`.
     """
@@ -81,7 +82,6 @@ class Asker:
         self.collator = collator
         self.max_rows = max_rows
         self.max_new_tokens = max_new_tokens
-        self._separate = Collator(collator.prompt, collator.views, share_prefix=False)
 
     @torch.inference_mode()
     def replies(self, sample: Sample, protocol: Protocol, scoring: str) -> list[Reply]:
@@ -99,7 +99,7 @@ class Asker:
             return self._generated(sample)
         published = protocol == "forced" and scoring in REJECTING
         counts = slot_counts(sample, rejections=published)
-        batch = self._collate(self.collator, sample)
+        batch = self._collate(sample)
         judged = self._judge(batch, protocol, published)
         logits = judged.segmentation.masks[0]
         # The published protocol counts a logit of 0 as mask.
@@ -123,9 +123,9 @@ class Asker:
         segmentation = self.model(batch).segmentation
         return Judged(segmentation, torch.zeros_like(segmentation.target_images, dtype=torch.bool))
 
-    def _collate(self, collator: Collator, sample: Sample) -> Batch:
+    def _collate(self, sample: Sample) -> Batch:
         parameter = next(self.model.parameters())
-        return collator([sample]).to(parameter.device, parameter.dtype)
+        return self.collator([sample]).to(parameter.device, parameter.dtype)
 
     def _generated(self, sample: Sample) -> list[Reply]:
         conversations = sample.conversations
@@ -135,15 +135,14 @@ class Asker:
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        starts = range(0, len(conversations), self.max_rows)
-        return [
-            reply for start in starts for reply in self._chunk(sample, conversations[start : start + self.max_rows])
-        ]
+        images = read_images(self.model, self._collate(dataclasses.replace(sample, conversations=())))
+        questions = [self.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
+        starts = range(0, len(questions), self.max_rows)
+        return [reply for start in starts for reply in self._chunk(images, questions[start : start + self.max_rows])]
 
-    def _chunk(self, sample: Sample, conversations: Sequence[Conversation]) -> list[Reply]:
-        """Replies to some conversations about one image, each in a row of its own; the image is encoded once."""
-        part = dataclasses.replace(sample, conversations=tuple(conversations))
-        made = generate(self.model, self._collate(self._separate, part), max_new_tokens=self.max_new_tokens)
+    def _chunk(self, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
+        """Replies to some questions about one image."""
+        made = answer_questions(self.model, images, questions, [0] * len(questions), max_new_tokens=self.max_new_tokens)
         replies = []
         for row, ids in enumerate(made.ids):
             chosen = (made.target_rows == row).nonzero()[:, 0]

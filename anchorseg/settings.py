@@ -40,6 +40,11 @@ class TrainSettings:
     train_scope: Literal["paper", "all"] = setting(
         "paper", help="what trains: the paper's parts, or every weight (a model from scratch)", group=MODEL
     )
+    train_embeddings: Literal["all", "new"] = setting(
+        "all",
+        help="rows of the embedding and the head that train: all, as published, or of the new tokens",
+        group=MODEL,
+    )
 
     dataset_dir: str = setting("./data", help="folder that holds the datasets", group=DATA)
     index_dir: str | None = setting(
@@ -94,8 +99,22 @@ class TrainSettings:
     beta2: float = setting(0.95, help="of AdamW", minimum=0, below=1, group=TRAINING)
     weight_decay: float = setting(0.0, help="of AdamW", minimum=0, group=TRAINING)
     gradient_clipping: float = setting(1.0, help="largest gradient norm", above=0, group=TRAINING)
-    zero_stage: Literal[0, 1, 2] = setting(2, help="DeepSpeed ZeRO stage", group=TRAINING)
-    gradient_checkpointing: bool = setting(False, help="recompute the language model in backward", group=TRAINING)
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = setting(
+        "adamw", help="AdamW; the others keep its state in 8 bits and need bitsandbytes", group=TRAINING
+    )
+    zero_stage: Literal[0, 1, 2] = setting(
+        2,
+        help="DeepSpeed ZeRO stage; 3 is not supported, for SAM's weights are read outside their modules",
+        group=TRAINING,
+    )
+    offload: Literal["none", "optimizer"] = setting(
+        "none",
+        help="what is kept and computed in main memory: nothing, or the optimiser (stage 1 or 2)",
+        group=TRAINING,
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = setting(
+        "auto", help="recompute the language model in backward; auto: where the GPU is small for it", group=TRAINING
+    )
     ce_loss_weight: float = setting(1.0, help="weight of the text loss", minimum=0, group=TRAINING)
     bce_loss_weight: float = setting(2.0, help="weight of the BCE terms", minimum=0, group=TRAINING)
     dice_loss_weight: float = setting(4.0, help="weight of the Dice terms", minimum=0, group=TRAINING)
@@ -148,7 +167,23 @@ class TrainSettings:
                 f"--sample_rates {rates}: with --sampling epoch every record comes once, so rates must be equal or 0; "
                 "make them so, or use --sampling replacement"
             )
+        self._check_memory()
         self.method()
+
+    def _check_memory(self) -> None:
+        """Refuse memory options that do not go together."""
+        if self.train_embeddings == "new" and self.train_scope == "all":
+            raise ValueError(
+                "--train_embeddings new keeps the vocabulary tables, but --train_scope all trains every weight; "
+                "use --train_scope paper, or --train_embeddings all"
+            )
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("--offload optimizer needs ZeRO, but --zero_stage is 0; use --zero_stage 1 or 2")
+        if self.offload == "optimizer" and self.optimizer != "adamw":
+            raise ValueError(
+                f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "
+                "use one of the two"
+            )
 
     @property
     def total_steps(self) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from anchorseg.modeling import AnchorSegModel
-from model.lora import lora_layers
+from model.lora import lora_layers, table_parameters
 
 
 def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
@@ -17,11 +17,15 @@ def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
 
 
 def trainable_groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
-    """Parameters that the paper trains, by name of the group."""
-    bank = model.query_bank
+    """Parameters that the paper trains, by name of the group; where rows of the tables are apart, these alone."""
+    bank, llava = model.query_bank, model.llava
     projections = [module for module in (bank.anchor_projection, bank.contextual_projection) if module is not None]
     return {
-        "embeddings and head": [model.llava.language_model.embed_tokens.weight, model.llava.lm_head.weight],
+        "embeddings and head": [
+            parameter
+            for table in (llava.language_model.embed_tokens, llava.lm_head)
+            for parameter in table_parameters(table)
+        ],
         "LoRA": _lora_parameters(model),
         "mask decoder": list(model.sam.mask_decoder.parameters()),
         "prompt encoder": list(model.sam.prompt_encoder.parameters()),

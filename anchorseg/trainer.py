@@ -6,11 +6,11 @@ exactly, and two ranks see what one rank sees with twice the accumulation.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 import torch
@@ -22,6 +22,7 @@ from anchorseg.build import DTYPES
 from anchorseg.checkpoints import LATEST, Checkpoints, Progress
 from anchorseg.config import Method
 from anchorseg.data import build_mixture, data_folder, make_collator, training_batches
+from anchorseg.engine_config import build_optimizer, deepspeed_config
 from anchorseg.evaluation import Evaluator, Result
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.objective import Losses, Objective
@@ -36,7 +37,8 @@ from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
 
 IDENTITY = (
-    "size", "version", "seed", "lora_r", "train_scope", "batch_size", "grad_accumulation_steps", "dataset",
+    "size", "version", "seed", "lora_r", "train_scope", "train_embeddings", "batch_size", "grad_accumulation_steps",
+    "optimizer", "zero_stage", "offload", "dataset",
     "sample_rates", "sampling", "custom_data", "explanatory", "num_classes_per_sample", "num_classes_per_question",
     *(f"{family}_data" for family in SETS), "ce_loss_weight", "bce_loss_weight", "dice_loss_weight",
     *(field.name for field in fields(Method)),
@@ -51,29 +53,11 @@ def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
     return peak * max(0.0, (total - step + 1) / (total - warmup + 1))
 
 
-def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
-    """DeepSpeed's configuration of a run.
-
-    Args:
-        settings: of the run.
-        trainable: number of trained scalars, which bounds the communication buffers.
-    """
-    bucket = max(min(trainable, 500_000_000), 1)
-    return {
-        "train_micro_batch_size_per_gpu": settings.batch_size,
-        "gradient_accumulation_steps": settings.grad_accumulation_steps,
-        "gradient_clipping": settings.gradient_clipping,
-        "steps_per_print": 2**31,
-        "bf16": {"enabled": settings.precision == "bf16"},
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "contiguous_gradients": True,
-            "overlap_comm": torch.cuda.is_available(),
-            "reduce_scatter": True,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-        },
-    }
+def peak_memory_gb() -> float:
+    """Most memory, in 10^9 bytes, that this rank has held: of its GPU as torch allocates it, or of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 class _Window:
@@ -118,12 +102,9 @@ class Trainer:
         self.mixture = build_mixture(settings, self.collator)
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=settings.lr, betas=(settings.beta1, settings.beta2), weight_decay=settings.weight_decay
-        )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer,
+            optimizer=build_optimizer(settings, parameters),
             config=deepspeed_config(settings, sum(parameter.numel() for parameter in parameters)),
         )
         self.checkpoints = Checkpoints(
@@ -215,6 +196,7 @@ class Trainer:
         images = settings.batch_size * settings.grad_accumulation_steps * world_size()
         values = {**window.means(), "images_per_second": images * window.steps_per_second()}
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        values["peak_memory_gb"] = peak_memory_gb()
         values["skipped"] = sum(self.skips.reasons.values())
         folder.log(step, {f"train/{name}": value for name, value in values.items()})
         shown = {

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from anchorseg.build import tiny_tokenizer_model
+from anchorseg.build import choose_trainable, tiny_tokenizer_model
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
-from anchorseg.trainable import set_trainable, trainable_groups
-from model.lora import add_lora
+from anchorseg.trainable import trainable_groups
 from utils.errors import exit_on_error
 from utils.settings import parse
 
@@ -35,10 +34,7 @@ def meta_model(settings: TrainSettings) -> AnchorSegModel:
         config.llava_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
     with torch.device("meta"):
         model = AnchorSegModel(config)
-        lora = settings.lora()
-        if lora is not None:
-            add_lora(model.llava.language_model, lora)
-    set_trainable(model, settings.train_scope)
+        choose_trainable(model, settings, registry)
     return model
 
 

@@ -58,7 +58,7 @@ def test_every_pretrained_tensor_arrives(parts):
 
 def test_bf16_trains_a_step(parts):
     settings, _, _ = parts
-    model, registry = build_for_training(dataclasses.replace(settings, precision="bf16", gradient_checkpointing=True))
+    model, registry = build_for_training(dataclasses.replace(settings, precision="bf16", gradient_checkpointing="on"))
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     model.train()
     batch = make_batch(model, registry, [make_sample(0)]).to("cpu", torch.bfloat16)

@@ -1,0 +1,141 @@
+"""Image prefix: system prompt and image, read once; questions go on from it in packed sequences.
+
+Letters: B images, Q questions, T positions of the prefix, S of a whole sequence, P image tokens, D language width,
+C prompt width, G feature grid.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from anchorseg.modeling import AnchorSegModel, ImageContext, visibility
+from dataset.batch import PADDING, PREFIX, Batch
+from model.llava import IMAGE_PLACEHOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePrefix:
+    """What all questions about B images share.
+
+    Attributes:
+        ids: (B, T) system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
+        valid: (B, T) false at padding patches.
+        cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
+        sam_features: (B, C, G, G).
+        context: the images, each with a row of its own.
+    """
+
+    ids: Tensor
+    hidden: Tensor
+    valid: Tensor
+    cache: DynamicCache
+    sam_features: Tensor
+    context: ImageContext
+
+    @property
+    def image_states(self) -> Tensor:
+        """(B, P, D) states at the image positions."""
+        return self.hidden[self.ids == IMAGE_PLACEHOLDER].view(len(self.hidden), -1, self.hidden.shape[-1])
+
+    def branch_cache(self) -> DynamicCache:
+        """A cache that begins with the prefix and may grow: layers replace their tensors and never write into them."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return cache
+
+
+@torch.inference_mode()
+def read_images(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
+    """Run CLIP, the language model and SAM's encoder over images and their prefix; conversations are not read.
+
+    Args:
+        model: in evaluation mode.
+        batch: with at least one row; the prefix is the same for all.
+    """
+    images = len(batch.patch_valid)
+    shared = batch.segments[0] == PREFIX
+    ids, segments, positions = (
+        values[:1, shared].expand(images, -1) for values in (batch.input_ids, batch.segments, batch.positions)
+    )
+    valid = model.token_valid(ids, segments, batch.patch_valid)
+    visible = visibility(segments, valid, zero_padding=model.method.padding_attention == "zero")
+    cache = DynamicCache(config=model.llava.language_model.config)
+    features = model.llava.image_features(batch.clip_pixels, batch.patch_valid)
+    return ImagePrefix(
+        ids=ids,
+        hidden=model.llava.hidden_states(model.llava.embed(ids, features), positions, visible, cache),
+        valid=valid,
+        cache=cache,
+        sam_features=model.sam.image_features(batch.sam_pixels),
+        context=replace(ImageContext.of(batch), row_images=torch.arange(images, device=ids.device)),
+    )
+
+
+class PackedQuestions:
+    """One sequence for each image, as in training: its prefix, then the columns of its questions.
+
+    A question sees the prefix and itself, and its positions go on from the prefix, so that keys and values of the
+    prefix are in memory once, not once a question. Columns of several questions stand in the order in which they
+    were read.
+
+    Args:
+        model: in evaluation mode.
+        images: read before.
+        rows: for each of the Q questions its image.
+    """
+
+    def __init__(self, model: AnchorSegModel, images: ImagePrefix, rows: Sequence[int]) -> None:
+        self._model = model
+        self._rows = rows
+        self._cache = images.branch_cache()
+        self._ids = images.ids
+        self._segments = torch.full_like(images.ids, PREFIX)
+        self._valid = images.valid
+        self._hidden = [images.hidden]
+        self._lengths = [images.ids.shape[1]] * len(rows)
+
+    def read(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
+        """Read further ids of some questions: the state behind each, (len(pieces), D).
+
+        Args:
+            pieces: at least one id for each question that goes on.
+        """
+        columns: list[list[tuple[int, int, int]]] = [[] for _ in self._ids]
+        ends = []
+        for question, piece in pieces.items():
+            row, start = self._rows[question], self._lengths[question]
+            columns[row] += [(index, question + 1, start + step) for step, index in enumerate(piece)]
+            ends.append((row, len(columns[row]) - 1))
+            self._lengths[question] += len(piece)
+        width = max(map(len, columns))
+        padded = [row + [(0, PADDING, 0)] * (width - len(row)) for row in columns]
+        ids, segments, positions = torch.tensor(padded, device=self._ids.device).unbind(dim=-1)
+        self._ids = torch.cat([self._ids, ids], dim=1)
+        self._segments = torch.cat([self._segments, segments], dim=1)
+        self._valid = torch.cat([self._valid, segments != PADDING], dim=1)
+        zero_padding = self._model.method.padding_attention == "zero"
+        visible = visibility(self._segments, self._valid, zero_padding=zero_padding)[:, -width:]
+        embeddings = self._model.llava.language_model.embed_tokens(ids)
+        self._hidden.append(self._model.llava.hidden_states(embeddings, positions, visible, self._cache))
+        rows, places = zip(*ends, strict=True)
+        return self._hidden[-1][list(rows), list(places)]
+
+    def in_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids (B, S), states (B, S, D) and segments (B, S): the prefix, question after question, padding last.
+
+        Question q has segment q + 1.
+        """
+        key = self._segments.masked_fill(self._segments == PADDING, len(self._rows) + 1)
+        order = key.argsort(dim=1, stable=True)
+        hidden = torch.cat(self._hidden, dim=1)
+        return (
+            self._ids.gather(1, order),
+            hidden.gather(1, order.unsqueeze(-1).expand_as(hidden)),
+            self._segments.gather(1, order),
+        )

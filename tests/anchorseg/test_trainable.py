@@ -1,0 +1,91 @@
+import dataclasses
+
+import pytest
+import torch
+
+from anchorseg.build import build_for_training
+from anchorseg.merging import max_difference, merged_copy
+from anchorseg.settings import TrainSettings
+from anchorseg.trainable import trainable_groups
+from scripts.parameters import meta_model, table
+from tests.conftest import make_batch, make_sample
+
+TABLES = ("llava.network.model.language_model.embed_tokens", "llava.network.lm_head")
+
+
+def build(**options):
+    return build_for_training(TrainSettings(size="tiny", lora_dropout=0.0, **options))
+
+
+def loss_of(model, registry):
+    batch = make_batch(model, registry, [make_sample(0), make_sample(1, (80, 60))]).to("cpu", model.dtype)
+    output = model(batch)
+    return output.logits.float().logsumexp(-1).mean() + output.segmentation.masks[0].mean()
+
+
+def train_a_step(model, registry):
+    loss_of(model.train(), registry).backward()
+    torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2).step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("lora_r", [0, 4])
+def test_rows_apart_change_nothing_before_the_first_step(precision, lora_r):
+    whole, registry = build(precision=precision, lora_r=lora_r)
+    rows, _ = build(precision=precision, lora_r=lora_r, train_embeddings="new")
+    assert max_difference(whole.eval(), rows.eval(), registry) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 5e-2)])
+def test_only_the_rows_of_new_tokens_train_and_merging_writes_them_to_the_tables(precision, tolerance):
+    model, registry = build(precision=precision, train_embeddings="new")
+    before = {name: model.get_submodule(name).base_layer.weight.clone() for name in TABLES}
+    train_a_step(model, registry)
+    added = sorted(registry.added.values())
+    kept = [row for row in range(len(registry)) if row not in added]
+    merged = merged_copy(model)
+    for name, old in before.items():
+        assert model.get_submodule(name).base_layer.weight.grad is None
+        new = merged.get_submodule(name).weight
+        assert torch.equal(new[kept], old[kept])
+        changed = (new[added] != old[added]).any(dim=1)
+        assert changed.all() if "lm_head" in name else changed.any()
+    assert not any("base_layer" in name or "trainable_tokens" in name for name in merged.state_dict())
+    assert max_difference(model, merged, registry)[1] < tolerance
+
+
+def test_rows_have_the_gradient_of_the_whole_tables():
+    whole, registry = build()
+    rows, _ = build(train_embeddings="new")
+    for model in (whole, rows):
+        loss_of(model.train(), registry).backward()
+    added = sorted(registry.added.values())
+    for name in TABLES:
+        expected = whole.get_submodule(name).weight.grad[added]
+        (found,) = (p.grad for p in rows.get_submodule(name).trainable_tokens_delta.parameters())
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_checkpointing_gives_the_same_gradients():
+    gradients = []
+    for choice in ("off", "on"):
+        model, registry = build(train_embeddings="new", gradient_checkpointing=choice)
+        loss_of(model.train(), registry).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_7b_with_new_rows_only_trains_44_million():
+    settings = TrainSettings(size="7b", train_embeddings="new")
+    counts = {name: sum(p.numel() for p in group) for name, group in trainable_groups(meta_model(settings)).items()}
+    assert counts["embeddings and head"] == 2 * 11 * 4096
+    assert sum(counts.values()) == 306_156_336 - 2 * 32_000 * 4096
+    assert "44,012,336" in table(settings)
+
+
+def test_rows_apart_and_a_model_from_scratch_are_refused():
+    with pytest.raises(ValueError, match="--train_embeddings new keeps the vocabulary tables, but --train_scope all"):
+        dataclasses.replace(TrainSettings(size="tiny", train_embeddings="new"), train_scope="all")
