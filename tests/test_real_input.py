@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from anchorseg.evaluation import Evaluator
 from dataset.families.reason_seg import ReasonSeg
 from dataset.masks import decode_segmentation
+from dataset.readers.folder import DataFolder
+from dataset.registry import open_benchmark
+from tests.conftest import make_collator, make_model
 from tests.test_train_ds import losses, run
 
 
@@ -80,3 +84,32 @@ def test_photographs_train_and_evaluate(photographs, tmp_path):
     results = json.loads((tmp_path / "eval" / "results.json").read_text())["benchmarks"]["ReasonSeg|train"]
     assert len(results["forced"]["rows"]) == len(results["generate"]["rows"]) == len(kept)
     assert all(row["answer"] is None for row in results["forced"]["rows"])
+
+
+def test_real_run_lengths_decode_as_pycocotools_does(shared):
+    results = json.loads((shared / "data" / "coco" / "instances_val2014_fakesegm100_results.json").read_text())
+    assert len(results) == 734
+    for result in results:
+        mask = result["segmentation"]
+        height, width = mask["size"]
+        assert np.array_equal(decode_segmentation(mask, height, width), coco_mask.decode(mask).astype(bool))
+
+
+def test_real_referring_expressions_are_evaluated(shared, tmp_path):
+    source, root = shared / "data" / "derived_refer", tmp_path / "refer_seg"
+    for name, file in (("refcoco", "refs(unc).p"), ("grefcoco", "grefs(unc).json")):
+        (root / name).mkdir(parents=True)
+        for part in (file, "instances.json"):
+            shutil.copy(source / part, root / name / part)
+    (root / "images" / "mscoco" / "images").mkdir(parents=True)
+    (root / "images" / "mscoco" / "images" / "train2014").symlink_to(source / "images")
+    model, registry = make_model()
+    collator = make_collator(model.config, registry, max_length=2048)
+    evaluator = Evaluator(model.eval(), registry, collator, max_new_tokens=12)
+    data = DataFolder(tmp_path, tmp_path / "index")
+    for name, count in (("refcoco|unc|val", 24), ("grefcoco|unc|val", 26)):
+        benchmark = open_benchmark(name, data)
+        for protocol in benchmark.protocols:
+            result = evaluator.evaluate(benchmark, name=name, protocol=protocol)
+            assert len(result.rows) == count and result.giou is not None
+            assert sum(not row.has_target for row in result.rows) == count - 24
