@@ -65,13 +65,13 @@ def one_by_one(
         if chosen == eos:
             break
         ids.append(chosen)
-        token = torch.tensor([[chosen]])
-        valid = torch.cat([valid, torch.ones(1, 1, dtype=torch.bool)], dim=1)
+        token = torch.tensor([[chosen]], device=valid.device)
+        valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
         position = batch.positions[:, -1:] + len(ids)
         states.append(
             llava.hidden_states(llava.language_model.embed_tokens(token), position, valid.unsqueeze(1), cache)
         )
-    sequence = torch.cat([batch.input_ids, torch.tensor([ids], dtype=torch.long)], dim=1)
+    sequence = torch.cat([batch.input_ids, batch.input_ids.new_tensor([ids])], dim=1)
     positions = locate_banks(sequence, model.bank_ids)
     segmentation = model.segment(torch.cat(states, dim=1), sequence, positions, ImageContext.of(batch))
     return Generated([ids], segmentation, positions.rows)

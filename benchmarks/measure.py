@@ -1,0 +1,100 @@
+"""Seconds and memory of several ways to do the same, taken in turn; and how fast the device multiplies at best."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians of a call, and the most bytes that it held.
+
+    Attributes:
+        seconds: by the clock.
+        cpu_seconds: of the processor, which other programs hardly change.
+        peak_bytes: of the GPU, or of the whole process.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def _start(device: str) -> None:
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+
+
+def _peak_bytes(device: str) -> int:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def _once(call: Callable[[], object], device: str) -> Cost:
+    _start(device)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return Cost(time.perf_counter() - began, time.process_time() - cpu_began, _peak_bytes(device))
+
+
+def in_turn(ways: Mapping[str, Callable[[], object]], *, device: str, repeats: int) -> dict[str, Cost]:
+    """Cost of each way; all are called once uncounted, then one after the other, `repeats` times.
+
+    Args:
+        ways: by name.
+        device: `cpu` or `cuda`.
+        repeats: at least 1.
+    """
+    for call in ways.values():
+        call()
+    found = [{name: _once(call, device) for name, call in ways.items()} for _ in range(repeats)]
+    return {
+        name: Cost(
+            statistics.median(costs[name].seconds for costs in found),
+            statistics.median(costs[name].cpu_seconds for costs in found),
+            max(costs[name].peak_bytes for costs in found),
+        )
+        for name in ways
+    }
+
+
+def matmul_peak(device: str, dtype: torch.dtype) -> float:
+    """Operations a second of the best of ten large matrix products."""
+    side = 8192 if device == "cuda" else 2048
+    left, right = torch.randn(2, side, side, device=device).to(dtype)
+    seconds = min(_once(lambda: left @ right, device).seconds for _ in range(10))
+    return 2 * side**3 / seconds
+
+
+def describe(name: str, costs: Mapping[str, Cost], *, images: int) -> str:
+    """One line a way, with its share of the first one's seconds."""
+    first = next(iter(costs.values()))
+    lines = [f"{name:<40}{'seconds':>10}{'CPU s':>10}{'images/s':>10}{'peak GiB':>10}{'share':>8}"]
+    lines += [
+        f"{way:<40}{cost.seconds:>10.3f}{cost.cpu_seconds:>10.3f}{images / cost.seconds:>10.2f}"
+        f"{cost.peak_bytes / 2**30:>10.2f}{cost.seconds / first.seconds:>8.3f}"
+        for way, cost in costs.items()
+    ]
+    return "\n".join(lines)
+
+
+def as_json(costs: Mapping[str, Cost]) -> dict[str, dict[str, float]]:
+    """Costs as plain dictionaries."""
+    return {name: asdict(cost) for name, cost in costs.items()}

@@ -1,0 +1,82 @@
+"""The plain way, as published code works: the reference of the benchmarks. It has this model's weights and its loss.
+
+Every conversation is a row with an image of its own, which CLIP reads again; the language model is recomputed in the
+backward pass; all positions get logits; SAM's encoder is segment-anything's own, once an image.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, ImageContext, visibility
+from anchorseg.query_bank import locate_banks
+from dataset.batch import IGNORED_LABEL, Batch
+from model.sam import SamBackbone
+
+
+def published_encoder(sam: SamBackbone) -> nn.Module:
+    """segment-anything's encoder as it is installed, with the very weights of this one, frozen."""
+    sizes = sam.sizes
+    modeling = importlib.import_module("segment_anything.modeling")  # there since model.sam was imported
+    with torch.device("meta"):
+        encoder = modeling.ImageEncoderViT(
+            img_size=sizes.image_size,
+            patch_size=sizes.patch_size,
+            embed_dim=sizes.encoder_width,
+            depth=sizes.encoder_depth,
+            num_heads=sizes.encoder_heads,
+            out_chans=sizes.prompt_width,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=sizes.window_size,
+            global_attn_indexes=sizes.global_attention,
+        )
+    encoder.load_state_dict(sam.image_encoder.state_dict(), assign=True)
+    return encoder.requires_grad_(False)
+
+
+@contextmanager
+def published(model: AnchorSegModel) -> Iterator[None]:
+    """Within, SAM's encoder is the published one, and layers of the language model are recomputed in backward.
+
+    The checkpoints are reentrant, the only kind in the transformers releases of the time. A checkpoint that is
+    not reentrant leaves out a layer's last product, whose result backward does not need.
+    """
+    language_model, encoder = model.llava.language_model, model.sam.image_encoder
+    model.sam.image_encoder = published_encoder(model.sam)
+    language_model.gradient_checkpointing_enable({"use_reentrant": True})
+    try:
+        yield
+    finally:
+        language_model.gradient_checkpointing_disable()
+        model.sam.image_encoder = encoder
+
+
+def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
+    """What `AnchorSegModel.forward` gives for the same conversations, nothing shared.
+
+    Args:
+        model: of any size, within `published`.
+        batch: collated with `share_prefix=False`.
+    """
+    rows = batch.row_images
+    features = model.llava.image_features(batch.clip_pixels[rows], batch.patch_valid[rows])
+    embeddings = model.llava.embed(batch.input_ids, features)
+    valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid[rows])
+    visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
+    hidden = model.llava.hidden_states(embeddings, batch.positions, visible)
+    logits = model.llava.logits(hidden)
+    positions = locate_banks(batch.input_ids, model.bank_ids)
+    next_labels = batch.labels[:, 1:]
+    supervised = next_labels != IGNORED_LABEL
+    return AnchorSegOutput(
+        logits=logits[:, :-1][supervised],
+        labels=next_labels[supervised],
+        segmentation=model.segment(hidden, batch.input_ids, positions, ImageContext.of(batch)),
+    )

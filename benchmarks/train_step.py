@@ -1,0 +1,112 @@
+"""Seconds and memory of a training step, plain and as it is: `python -m benchmarks.train_step --size mid`.
+
+Forward, objective, backward and AdamW, in one process and in turn, on the same weights. Both losses are compared first.
+`--size 7b --device cuda` runs the real sizes in 16 bits with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.objective import Objective
+from benchmarks import flops, naive
+from benchmarks.measure import Cost, as_json, describe, in_turn, matmul_peak
+from benchmarks.workload import SIZE_NAMES, WordRegistry, build, collate, samples, settings_of
+from dataset.sample import Sample
+
+
+class Steps:
+    """A training step over the same samples, in both ways, of one model and one optimiser.
+
+    Args:
+        model: in training mode.
+        registry: its tokenizer.
+        chosen: the samples of every step.
+    """
+
+    def __init__(self, model: AnchorSegModel, registry: WordRegistry, chosen: list[Sample]) -> None:
+        self.model = model
+        self.objective = Objective(settings_of("7b").loss_weights(), model.method, model.config.clip_side)
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+        weight = model.llava.lm_head.weight
+        plain, shared = (collate(model, registry, chosen, share_prefix=share) for share in (False, True))
+        self.plain, self.shared = (batch.to(weight.device, weight.dtype) for batch in (plain, shared))
+
+    def plain_loss(self) -> torch.Tensor:
+        """Of the plain way, within `naive.published`."""
+        return self.objective(naive.forward(self.model, self.plain), self.plain).total
+
+    def loss(self) -> torch.Tensor:
+        """Of this project's."""
+        return self.objective(self.model(self.shared), self.shared).total
+
+    def plain_step(self) -> None:
+        """One step of the plain way."""
+        with naive.published(self.model):
+            self._update(self.plain_loss())
+
+    def step(self) -> None:
+        """One step of this project's."""
+        self._update(self.loss())
+
+    def _update(self, loss: torch.Tensor) -> None:
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def losses(self) -> tuple[float, float]:
+        """Both losses on the same weights."""
+        with naive.published(self.model):
+            plain = float(self.plain_loss())
+        return plain, float(self.loss())
+
+    def costs(self, repeats: int) -> dict[str, Cost]:
+        """Seconds and memory of both ways."""
+        device = self.model.llava.lm_head.weight.device.type
+        return in_turn({"naive": self.plain_step, "ours": self.step}, device=device, repeats=repeats)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compare losses, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZE_NAMES, default="mid")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--conversations", type=int, default=3, help="of each image")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args(argv)
+    size, device, images = arguments.size, arguments.device, arguments.images
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    operations = flops.training(*build(size, dtype=flops.DTYPE, device="meta"), images, arguments.conversations)
+    model, registry = build(size, dtype=dtype, device=device)
+    steps = Steps(model, registry, samples(images, arguments.conversations))
+    plain, ours = steps.losses()
+    print(f"{size} on {device}: loss {plain:.6f} naive, {ours:.6f} ours, difference {ours - plain:.2e}", flush=True)
+    costs = steps.costs(arguments.repeats)
+    print(describe(f"{images} images, {arguments.conversations} conversations each", costs, images=images))
+    peak = matmul_peak(device, dtype)
+    shares = {name: sum(operations[name].values()) / cost.seconds / peak for name, cost in costs.items()}
+    reached = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+    print(f"share of the measured matmul peak of {peak / 1e12:.3f} x 10^12/s: {reached}")
+    print(
+        json.dumps(
+            {
+                "size": size,
+                "device": device,
+                "loss": {"naive": plain, "ours": ours},
+                "costs": as_json(costs),
+                "operations": {name: sum(parts.values()) for name, parts in operations.items()},
+                "matmul_peak": peak,
+                "share_of_peak": shares,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What the benchmarks run on: models with random weights, and images of noise with realistic questions."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+from anchorseg.build import choose_trainable, tiny_tokenizer_model
+from anchorseg.config import AnchorSegConfig
+from anchorseg.data import make_collator
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.presets import SIZES, preset_config, token_ids
+from anchorseg.pretrained import uninitialised
+from anchorseg.settings import TrainSettings
+from anchorseg.tokens import TokenRegistry, TokenStrings
+from dataset.batch import PREFIX, Batch
+from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
+from dataset.templates import reason_seg
+from model.sam import SamSizes
+from utils.seeding import generator_for, seed_torch
+
+PIECES = {"tiny": 500, "mid": 2000, "7b": 32_000, "13b": 32_000}
+"""Vocabulary: LLaMA's at the real sizes; below, one whose head has the same share of the work."""
+WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]")
+STD = 0.02
+MAX_LENGTH = 4096
+QUERIES = (
+    "When it starts to rain while people are walking in the street, what object could they use to keep themselves dry?",
+    "Which part of the vehicle would the driver look at in order to see what is going on behind it?",
+    "If someone wanted to rest for a while after a long walk in the park, where could they sit down?",
+)
+ANSWER: tuple[AnswerPart, ...] = ("Sure, it is", TargetSlot(0), ".")
+Size = Literal["tiny", "7b", "13b"]
+SIZE_NAMES = ("mid", *SIZES)
+
+
+class WordRegistry(TokenRegistry):
+    """One id a word or mark, for LLaMA's own tokenizer is no file of this project.
+
+    Capitals have an id for two letters and other words one for nine, which comes close to the length that LLaMA's
+    tokenizer gives to English.
+    """
+
+    pieces: int
+
+    @classmethod
+    def of(cls, size: str, num_latents: int) -> WordRegistry:
+        """The vocabulary of a size, with the added tokens of a bank right after it."""
+        strings, pieces = TokenStrings.for_bank(num_latents), PIECES[size]
+        registry = cls(
+            tiny_tokenizer_model(), strings, {token: pieces + index for index, token in enumerate(strings.all)}
+        )
+        registry.pieces = pieces
+        return registry
+
+    def encode_piece(self, text: str) -> list[int]:
+        """One id, the same in every process, for each word or mark."""
+        return [3 + zlib.crc32(word.encode()) % (self.pieces - 3) for word in WORD.findall(text)]
+
+
+def mid_config(settings: TrainSettings, registry: TokenRegistry) -> AnchorSegConfig:
+    """A model in which matrix products dominate on a CPU too, with the 7B model's 24 x 24 image tokens."""
+    text = LlamaConfig(
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        vocab_size=len(registry),
+        pad_token_id=None,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        image_size=336,
+        patch_size=14,
+        projection_dim=256,
+    )
+    llava = LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-2, image_seq_length=24**2)
+    sam = SamSizes(image_size=512, encoder_width=384, encoder_depth=8, encoder_heads=6, global_attention=(1, 3, 5, 7))
+    return AnchorSegConfig(
+        llava_config=llava, sam=sam, method=settings.method(), tokens=registry.strings, token_ids=token_ids(registry)
+    )
+
+
+def settings_of(size: str) -> TrainSettings:
+    """The paper's recipe without dropout, so that two passes can be compared."""
+    return TrainSettings(size=cast(Size, size) if size in SIZES else "tiny", lora_dropout=0.0)
+
+
+def build(size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[AnchorSegModel, WordRegistry]:
+    """A model in training mode that trains what the paper trains, LoRA included.
+
+    Args:
+        size: `tiny`, `mid`, `7b` or `13b`.
+        dtype: of the weights; nothing of another type is allocated on the way.
+        device: `meta` allocates nothing.
+    """
+    settings = settings_of(size)
+    registry = WordRegistry.of(size, settings.num_latents)
+    config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
+    with uninitialised(dtype), torch.device(device):
+        model = AnchorSegModel(config)
+        choose_trainable(model, settings, registry)
+    seed_torch("benchmark", size)
+    if device != "meta":
+        _draw(model)
+    return model.to(dtype).train(), registry
+
+
+@torch.no_grad()
+def _draw(model: AnchorSegModel) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, STD)
+        else:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+
+
+def samples(
+    images: int,
+    conversations: int,
+    *,
+    height: int = 480,
+    width: int = 640,
+    answered: bool = True,
+    only: int | None = None,
+) -> list[Sample]:
+    """Images of noise, each with its number of conversations of one question.
+
+    Args:
+        images: how many.
+        conversations: of each image.
+        height: of the images in pixels; `width` alike.
+        width: see `height`.
+        answered: without, the model is to write its answers.
+        only: keep this conversation alone.
+    """
+    numbers = range(conversations) if only is None else [only]
+    asked = [reason_seg.SENTENCE_QUESTIONS[0].format(text=QUERIES[number % len(QUERIES)]) for number in numbers]
+    turns = [Turn(question, ANSWER if answered else None) for question in asked]
+    return [_sample(number, turns, (height, width)) for number in range(images)]
+
+
+def _sample(number: int, turns: list[Turn], size: tuple[int, int]) -> Sample:
+    mask = np.zeros((1, *size), dtype=bool)
+    mask[:, size[0] // 4 : size[0] // 2, size[1] // 4 : size[1] // 2] = True
+    return Sample(
+        record=f"noise {number}",
+        image=generator_for("benchmark", number).integers(0, 256, (*size, 3)).astype(np.uint8),
+        conversations=tuple(Conversation((turn,)) for turn in turns),
+        masks=mask,
+    )
+
+
+def collate(model: AnchorSegModel, registry: TokenRegistry, chosen: list[Sample], *, share_prefix: bool) -> Batch:
+    """A batch on the CPU in float32, conversations of an image in one row or each in a row of its own."""
+    return make_collator(model.config, registry, max_length=MAX_LENGTH, share_prefix=share_prefix)(chosen)
+
+
+def answer_ids(registry: WordRegistry) -> list[int]:
+    """Ids of the answer of `samples`, without `</s>`."""
+    ids: list[int] = []
+    for part in ANSWER:
+        ids += registry.encode_piece(part) if isinstance(part, str) else registry.bank_ids
+    return ids
+
+
+def questions_of(model: AnchorSegModel, registry: WordRegistry, sample: Sample) -> list[list[int]]:
+    """Ids of each question of an unanswered sample behind its image."""
+    batch = collate(model, registry, [sample], share_prefix=False)
+    return [row[own].tolist() for row, own in zip(batch.input_ids, batch.segments > PREFIX, strict=True)]
