@@ -16,9 +16,8 @@ from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel, Segmentation
 from anchorseg.prefix import ImagePrefix, PackedQuestions, read_images
-from anchorseg.query_bank import BankPositions, gather_states, locate_banks
+from anchorseg.query_bank import locate_banks
 from dataset.batch import PREFIX, Batch
-from utils import geometry
 
 
 @dataclass(frozen=True)
@@ -115,24 +114,5 @@ def answer_questions(
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
     positions = locate_banks(ids, model.bank_ids)
-    segmentation = _segment(model, images, hidden, positions)
+    segmentation = model.segment(hidden, positions, images.context)
     return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)
-
-
-def _segment(model: AnchorSegModel, images: ImagePrefix, hidden: Tensor, positions: BankPositions) -> Segmentation:
-    """`AnchorSegModel.segment` with SAM's features as they were read, and the image's states from its prefix."""
-    context, rows = images.context, positions.rows
-    bank = model.query_bank(*gather_states(hidden, positions))
-    prior = None
-    if model.method.spatial_prior:
-        prior = model.spatial_prior(bank.anchors, images.image_states[rows], rows, context)
-    low_resolution, iou = model.sam.decode(model.condition(images.sam_features[rows], prior), bank.queries)
-    masks = tuple(
-        geometry.upscale_masks(
-            low_resolution[rows == image, 0], model.sam.sizes.image_size, context.sam_sizes[image], size
-        )
-        for image, size in enumerate(context.original_sizes)
-    )
-    return Segmentation(
-        target_images=rows, prior=prior, low_resolution=low_resolution[:, 0], iou=iou[:, 0], masks=masks
-    )

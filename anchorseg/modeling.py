@@ -6,12 +6,12 @@ C prompt width, G feature grid, M low-resolution side, H W original size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from anchorseg.config import AnchorSegConfig
 from anchorseg.query_bank import BankPositions, QueryBankProjector, gather_states, locate_banks
@@ -61,21 +61,24 @@ class AnchorSegOutput:
     segmentation: Segmentation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageContext:
-    """What decoding masks needs of the images: which image each row shows, and the rest as in `Batch`."""
+    """What decoding masks needs of the B images that R rows show.
+
+    Attributes:
+        row_images: (R,) image of each row.
+        image_states: (R, P, D) last-layer states at each row's image tokens.
+        sam_features: (B, C, G, G).
+        patch_valid, clip_sizes, sam_sizes, original_sizes: as in `Batch`.
+    """
 
     row_images: Tensor
+    image_states: Tensor
+    sam_features: Tensor
     patch_valid: Tensor
-    sam_pixels: Tensor
     clip_sizes: tuple[tuple[int, int], ...]
     sam_sizes: tuple[tuple[int, int], ...]
     original_sizes: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, batch: Batch) -> ImageContext:
-        """The images of a batch."""
-        return cls(**{field.name: getattr(batch, field.name) for field in fields(cls)})
 
 
 def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor:
@@ -172,19 +175,37 @@ class AnchorSegModel(PreTrainedModel):
         valid = segments != PADDING
         return valid.masked_scatter(input_ids == IMAGE_PLACEHOLDER, patch_valid)
 
-    def read(self, batch: Batch) -> Tensor:
-        """Read images and conversations: last-layer states (R, T, D)."""
+    def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
+        """Read images and conversations: last-layer states (R, T, D), and keys and values into an empty cache."""
         features = self.llava.image_features(batch.clip_pixels, batch.patch_valid)
         embeddings = self.llava.embed(batch.input_ids, features[batch.row_images])
         valid = self.token_valid(batch.input_ids, batch.segments, batch.patch_valid[batch.row_images])
         visible = visibility(batch.segments, valid, zero_padding=self.method.padding_attention == "zero")
-        return self.llava.hidden_states(embeddings, batch.positions, visible)
+        return self.llava.hidden_states(embeddings, batch.positions, visible, cache)
 
-    def spatial_prior(
-        self, anchors: Tensor, image_states: Tensor, target_images: Tensor, context: ImageContext
-    ) -> Prior:
-        """Ground the anchors (N, D) in their images' token states (N, P, D)."""
-        scores = similarity(anchors, image_states)
+    def sam_features(self, batch: Batch) -> Tensor:
+        """SAM features (B, C, G, G): those that the batch brings, and SAM's encoder for the other images."""
+        if all(features is None for features in batch.sam_features):
+            return self.sam.image_features(batch.sam_pixels)
+        encoded = iter(self.sam.image_features(batch.sam_pixels) if len(batch.sam_pixels) else ())
+        return torch.stack([next(encoded) if given is None else given for given in batch.sam_features])
+
+    def image_context(self, batch: Batch, hidden: Tensor) -> ImageContext:
+        """What `segment` needs of the images of a batch that was read to `hidden` (R, T, D)."""
+        return ImageContext(
+            row_images=batch.row_images,
+            image_states=hidden[batch.input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1]),
+            sam_features=self.sam_features(batch),
+            patch_valid=batch.patch_valid,
+            clip_sizes=batch.clip_sizes,
+            sam_sizes=batch.sam_sizes,
+            original_sizes=batch.original_sizes,
+        )
+
+    def spatial_prior(self, anchors: Tensor, rows: Tensor, context: ImageContext) -> Prior:
+        """Ground the anchors (N, D) of targets in rows (N,) in their images' token states."""
+        target_images = context.row_images[rows]
+        scores = similarity(anchors, context.image_states[rows])
         valid = context.patch_valid[target_images] if self.method.prior_range == "valid" else None
         responses = min_max(scores, valid)
         maps = tuple(
@@ -203,24 +224,18 @@ class AnchorSegModel(PreTrainedModel):
         prompts = torch.cat([geometry.map_to_prompt(maps, side) for maps in prior.maps])
         return features + self.sam.prior_features(prompts.to(features.dtype))
 
-    def segment(
-        self, hidden: Tensor, input_ids: Tensor, positions: BankPositions, context: ImageContext
-    ) -> Segmentation:
+    def segment(self, hidden: Tensor, positions: BankPositions, context: ImageContext) -> Segmentation:
         """From states to masks: the one path of training, forced evaluation and generation.
 
         Args:
             hidden: (R, T, D) last-layer states.
-            input_ids: (R, T).
             positions: of the N targets' tokens.
             context: the images.
         """
         target_images = context.row_images[positions.rows]
         bank = self.query_bank(*gather_states(hidden, positions))
-        prior = None
-        if self.method.spatial_prior:
-            image_states = hidden[input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1])
-            prior = self.spatial_prior(bank.anchors, image_states[positions.rows], target_images, context)
-        features = self.sam.image_features(context.sam_pixels)[target_images]
+        prior = self.spatial_prior(bank.anchors, positions.rows, context) if self.method.spatial_prior else None
+        features = context.sam_features[target_images]
         low_resolution, iou = self.sam.decode(self.condition(features, prior), bank.queries)
         masks = tuple(
             geometry.upscale_masks(
@@ -247,7 +262,7 @@ class AnchorSegModel(PreTrainedModel):
         positions = locate_banks(batch.input_ids, self.bank_ids)
         if len(positions) == 0 and self.training:
             positions = self._stand_in(batch)
-        segmentation = self.segment(hidden, batch.input_ids, positions, ImageContext.of(batch))
+        segmentation = self.segment(hidden, positions, self.image_context(batch, hidden))
         next_labels = batch.labels[:, 1:]
         supervised = next_labels != IGNORED_LABEL
         return AnchorSegOutput(

@@ -16,7 +16,6 @@ from transformers import DynamicCache
 
 from anchorseg.modeling import AnchorSegModel, ImageContext, visibility
 from dataset.batch import PADDING, PREFIX, Batch
-from model.llava import IMAGE_PLACEHOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,6 @@ class ImagePrefix:
         ids: (B, T) system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
         valid: (B, T) false at padding patches.
         cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
-        sam_features: (B, C, G, G).
         context: the images, each with a row of its own.
     """
 
@@ -35,13 +33,7 @@ class ImagePrefix:
     hidden: Tensor
     valid: Tensor
     cache: DynamicCache
-    sam_features: Tensor
     context: ImageContext
-
-    @property
-    def image_states(self) -> Tensor:
-        """(B, P, D) states at the image positions."""
-        return self.hidden[self.ids == IMAGE_PLACEHOLDER].view(len(self.hidden), -1, self.hidden.shape[-1])
 
     def branch_cache(self) -> DynamicCache:
         """A cache that begins with the prefix and may grow: layers replace their tensors and never write into them."""
@@ -63,17 +55,16 @@ def read_images(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
     ids, segments, positions = (
         values[:1, shared].expand(images, -1) for values in (batch.input_ids, batch.segments, batch.positions)
     )
-    valid = model.token_valid(ids, segments, batch.patch_valid)
-    visible = visibility(segments, valid, zero_padding=model.method.padding_attention == "zero")
+    rows = torch.arange(images, device=ids.device)
+    batch = replace(batch, input_ids=ids, segments=segments, positions=positions, row_images=rows)
     cache = DynamicCache(config=model.llava.language_model.config)
-    features = model.llava.image_features(batch.clip_pixels, batch.patch_valid)
+    hidden = model.read(batch, cache)
     return ImagePrefix(
         ids=ids,
-        hidden=model.llava.hidden_states(model.llava.embed(ids, features), positions, visible, cache),
-        valid=valid,
+        hidden=hidden,
+        valid=model.token_valid(ids, segments, batch.patch_valid),
         cache=cache,
-        sam_features=model.sam.image_features(batch.sam_pixels),
-        context=replace(ImageContext.of(batch), row_images=torch.arange(images, device=ids.device)),
+        context=model.image_context(batch, hidden),
     )
 
 

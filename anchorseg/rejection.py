@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel, ImageContext, Segmentation
+from anchorseg.modeling import AnchorSegModel, Segmentation
 from anchorseg.query_bank import BankPositions, locate_banks, locate_left
 from dataset.batch import Batch
 
@@ -73,7 +73,8 @@ def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:
     rejected = refuses(batch.input_ids[rows, columns], choices, segment_id, reject_id)
     second = dataclasses.replace(batch, input_ids=as_targets(batch.input_ids, segment_id, reject_id))
     positions = slot_positions(model, second.input_ids)
-    segmentation = model.segment(model.read(second), second.input_ids, positions, ImageContext.of(second))
+    hidden = model.read(second)
+    segmentation = model.segment(hidden, positions, model.image_context(second, hidden))
     return Judged(segmentation, rejected)
 
 
@@ -87,5 +88,5 @@ def one_pass(model: AnchorSegModel, batch: Batch) -> Judged:
     hidden = model.read(batch)
     positions = locate_banks(batch.input_ids, model.bank_ids)
     choices = _choices(model, hidden, positions.rows, positions.columns[:, 0])
-    segmentation = model.segment(hidden, batch.input_ids, positions, ImageContext.of(batch))
+    segmentation = model.segment(hidden, positions, model.image_context(batch, hidden))
     return Judged(segmentation, choices == model.config.token_ids["reject"])

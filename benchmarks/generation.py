@@ -20,7 +20,7 @@ from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfi
 from anchorseg.build import tiny_tokenizer_model
 from anchorseg.config import Method
 from anchorseg.generation import BankGrammar, Generated
-from anchorseg.modeling import AnchorSegModel, ImageContext, visibility
+from anchorseg.modeling import AnchorSegModel, visibility
 from anchorseg.predictor import AnchorSegPredictor, Answer
 from anchorseg.presets import preset_config
 from anchorseg.query_bank import locate_banks
@@ -73,7 +73,8 @@ def one_by_one(
         )
     sequence = torch.cat([batch.input_ids, batch.input_ids.new_tensor([ids])], dim=1)
     positions = locate_banks(sequence, model.bank_ids)
-    segmentation = model.segment(torch.cat(states, dim=1), sequence, positions, ImageContext.of(batch))
+    context = model.image_context(batch, states[0])
+    segmentation = model.segment(torch.cat(states, dim=1), positions, context)
     return Generated([ids], segmentation, positions.rows)
 
 

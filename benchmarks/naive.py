@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, ImageContext, visibility
+from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, visibility
 from anchorseg.query_bank import locate_banks
 from dataset.batch import IGNORED_LABEL, Batch
 from model.sam import SamBackbone
@@ -78,5 +78,5 @@ def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
     return AnchorSegOutput(
         logits=logits[:, :-1][supervised],
         labels=next_labels[supervised],
-        segmentation=model.segment(hidden, batch.input_ids, positions, ImageContext.of(batch)),
+        segmentation=model.segment(hidden, positions, model.image_context(batch, hidden)),
     )

@@ -40,7 +40,8 @@ class Batch:
     Attributes:
         records: name of each image's record.
         clip_pixels: (B, 3, S, S) normalised CLIP views; patch_valid: (B, P) false at padding patches.
-        sam_pixels: (B, 3, S, S) normalised SAM views.
+        sam_pixels: (b, 3, S, S) normalised SAM views of the images without `sam_features`, in order.
+        sam_features: of each image (C, G, G) as SAM's encoder gave them before, or None.
         clip_sizes, sam_sizes, original_sizes: (h, w) of each image's content in each view, and H, W.
         input_ids: (R, T) ids, P placeholders a row; labels: (R, T), -100 where not supervised.
         segments: (R, T) 0 at the image prefix, 1, 2, ... at its conversations, -1 at padding.
@@ -54,6 +55,7 @@ class Batch:
     clip_pixels: Tensor
     patch_valid: Tensor
     sam_pixels: Tensor
+    sam_features: tuple[Tensor | None, ...]
     clip_sizes: tuple[tuple[int, int], ...]
     sam_sizes: tuple[tuple[int, int], ...]
     original_sizes: tuple[tuple[int, int], ...]
@@ -68,16 +70,14 @@ class Batch:
     target_masks: Tensor
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Batch:
-        """Move every tensor; pixels also change their type."""
-        moved: dict[str, object] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        """Move every tensor; pixels and features also change their type."""
+
+        def move(value: object) -> object:
             if isinstance(value, Tensor):
-                value = value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
-            elif field.name in ("masks", "ignore"):
-                value = tuple(None if item is None else item.to(device, non_blocking=True) for item in value)
-            moved[field.name] = value
-        return Batch(**moved)  # type: ignore[arg-type]
+                return value.to(device, dtype if value.is_floating_point() else None, non_blocking=True)
+            return tuple(map(move, value)) if isinstance(value, tuple) else value
+
+        return Batch(**{field.name: move(getattr(self, field.name)) for field in dataclasses.fields(self)})  # type: ignore[arg-type]
 
     def target_truth(self, image: int) -> Tensor:
         """Masks (n, H, W) of one image's targets, in reading order."""
@@ -194,6 +194,7 @@ class Collator:
                 [geometry.patch_validity(image.clip.size, views.clip_side, views.token_grid) for image in images]
             ),
             sam_pixels=torch.stack([image.sam.pixels for image in images]),
+            sam_features=(None,) * len(images),
             clip_sizes=tuple(image.clip.size for image in images),
             sam_sizes=tuple(image.sam.size for image in images),
             original_sizes=tuple(image.size for image in images),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, ImageContext, Segmentation
+from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, Segmentation
 from anchorseg.query_bank import BankPositions, locate_banks
 from dataset.batch import Batch
 from model.llava import IMAGE_PLACEHOLDER
@@ -83,7 +83,7 @@ def run(model: AnchorSegModel, batch: Batch, positions: BankPositions | None = N
             trace.segmentation = trace.output.segmentation
         else:
             hidden = model.read(batch)
-            trace.segmentation = model.segment(hidden, batch.input_ids, positions, ImageContext.of(batch))
+            trace.segmentation = model.segment(hidden, positions, model.image_context(batch, hidden))
     return trace
 
 
