@@ -8,14 +8,13 @@ Letters: n targets of one image, P image tokens, H W original image size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anchorseg import losses
+from anchorseg.losses import MaskLoss, mask_loss
 from utils import geometry
 
 TOKEN_TO_MASK_KERNEL = 31
@@ -28,14 +27,6 @@ SIGMA = 7.0
 """Standard deviation of both Gaussians, in pixels and in patches."""
 
 TOKEN_TO_MASK_SMOOTH = 1e-6
-
-
-@dataclass(frozen=True)
-class CycleLoss:
-    """One direction of the cycle, unweighted: `bce` (n,) and `dice` (n,)."""
-
-    bce: Tensor
-    dice: Tensor
 
 
 def _gaussian(kernel: int, sigma: float) -> list[float]:
@@ -59,6 +50,16 @@ def _blur(maps: Tensor, weights: list[float]) -> Tensor:
     return blurred
 
 
+def _occupied(masks: Tensor, margin: int) -> tuple[slice, slice, slice] | None:
+    """Index of the part of masks (n, h, w) outside which all of them are zero, or None where nothing else is."""
+    used = masks.any(dim=0)
+    spans = [used.any(dim=other).nonzero() for other in (1, 0)]
+    if not len(spans[0]):
+        return None
+    rows, columns = (slice(max(int(span[0]) - margin, 0), int(span[-1]) + margin + 1) for span in spans)
+    return slice(None), rows, columns
+
+
 @torch.no_grad()
 def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: float = SIGMA) -> Tensor:
     """Soften masks with a Gaussian whose highest value is 1 in each of them.
@@ -79,15 +80,19 @@ def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: fl
     """
     if kernel < 3 or kernel % 2 == 0:
         raise ValueError(f"The Gaussian's kernel is {kernel}: choose an odd number of at least 3.")
-    soft = masks.float()
     smaller = min(masks.shape[1:])
-    if len(masks) == 0 or smaller == 0:
+    fitting = max(min(kernel, smaller - 1 + smaller % 2), 3)
+    # Two radii of zeros around what is filtered, so that borders other than the image's reflect nothing.
+    part = _occupied(masks, 2 * (fitting // 2))
+    soft = torch.zeros_like(masks, dtype=torch.float32)
+    if part is None:
         return soft
+    content = masks[part].float()
     if smaller > 1:
-        fitting = max(min(kernel, smaller - 1 + smaller % 2), 3)
-        soft = _blur(soft, _gaussian(fitting, sigma))
-    highest = soft.amax(dim=(1, 2), keepdim=True)
-    return soft / torch.where(highest > 0, highest, 1)
+        content = _blur(content, _gaussian(fitting, sigma))
+    highest = content.amax(dim=(1, 2), keepdim=True)
+    soft[part] = content / torch.where(highest > 0, highest, 1)
+    return soft
 
 
 @torch.no_grad()
@@ -122,7 +127,7 @@ def token_to_mask(
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
     ignore: Tensor | None = None,
-) -> CycleLoss:
+) -> MaskLoss:
     """Compare the token-to-mask maps of one image with its softened masks.
 
     Args:
@@ -140,10 +145,7 @@ def token_to_mask(
     targets = gaussian_target(masks, kernel, sigma)
     weight = positive_weight(targets, ignore)
     logits = _as_logits(maps, scale, shift)
-    return CycleLoss(
-        bce=losses.binary_cross_entropy(logits, targets, positive_weight=weight, ignore=ignore),
-        dice=losses.dice(logits, targets, TOKEN_TO_MASK_SMOOTH, positive_weight=weight, ignore=ignore),
-    )
+    return mask_loss(logits, targets, smooth=TOKEN_TO_MASK_SMOOTH, positive_weight=weight, ignore=ignore)
 
 
 def mask_to_token(
@@ -158,7 +160,7 @@ def mask_to_token(
     shift: float | Tensor = 0.0,
     ignore: Tensor | None = None,
     patch_valid: Tensor | None = None,
-) -> CycleLoss:
+) -> MaskLoss:
     """Compare the token responses of one image with its masks, softened on the token grid.
 
     Args:
@@ -187,7 +189,4 @@ def mask_to_token(
     if ignore is not None:
         ignored = geometry.masks_to_tokens(ignore.view(-1, *ignore.shape[-2:]), view_side, grid, mode="area") >= 0.5
         left_out = ignored if left_out is None else left_out | ignored
-    return CycleLoss(
-        bce=losses.binary_cross_entropy(logits, targets, ignore=left_out),
-        dice=losses.dice(logits, targets, ignore=left_out),
-    )
+    return mask_loss(logits, targets, ignore=left_out)

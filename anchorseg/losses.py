@@ -5,74 +5,95 @@ Unweighted and without a mean over targets: `anchorseg.objective` does both. Let
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 DICE_SMOOTH = 1e-3
 """Smoothing of Dice, in pixels. The published code divides all sums by 1000 and adds 1e-6, which is the same."""
 
 
-def _targets_like(logits: Tensor, targets: Tensor) -> Tensor:
-    assert logits.shape == targets.shape, f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ"
-    return targets.to(logits.dtype)
+@dataclass(frozen=True)
+class MaskLoss:
+    """Binary cross entropy and Dice of n targets, each (n,) float32."""
+
+    bce: Tensor
+    dice: Tensor
 
 
-def binary_cross_entropy(
+def mask_loss(
     logits: Tensor,
     targets: Tensor,
     *,
-    positive_weight: Tensor | None = None,
-    ignore: Tensor | None = None,
-) -> Tensor:
-    """Binary cross entropy of each target, the mean over its pixels.
-
-    Args:
-        logits: (n, H, W).
-        targets: (n, H, W) in [0, 1] or boolean; float32 saves a copy.
-        positive_weight: scalar factor on the positive part, `t * log p`.
-        ignore: boolean (H, W) or (n, H, W), pixels left out of sum and count.
-
-    Returns:
-        (n,) float32; 0 where every pixel is ignored.
-    """
-    logits = logits.float()
-    losses = F.binary_cross_entropy_with_logits(
-        logits, _targets_like(logits, targets), pos_weight=positive_weight, reduction="none"
-    )
-    if ignore is None:
-        return losses.flatten(1).mean(dim=1)
-    kept = (~ignore).expand_as(losses).flatten(1).sum(dim=1)
-    return losses.masked_fill(ignore, 0).flatten(1).sum(dim=1) / kept.clamp(min=1)
-
-
-def dice(
-    logits: Tensor,
-    targets: Tensor,
     smooth: float = DICE_SMOOTH,
-    *,
     positive_weight: Tensor | None = None,
     ignore: Tensor | None = None,
-) -> Tensor:
-    """Dice loss of each target, ``1 - (2 sum(p w t) + smooth) / (sum p + sum(w t) + smooth)`` with p = sigmoid(logits).
+) -> MaskLoss:
+    """Compare maps with their targets; with p = sigmoid(logits), t the targets and w the positive weight:
+
+    * BCE ``mean(-w t log p - (1 - t) log(1 - p))``; 0 where every pixel is ignored.
+    * Dice ``1 - (2 sum(p w t) + smooth) / (sum p + sum(w t) + smooth)``. In [0, 1] without weight; with one it can
+      leave that range.
 
     Args:
-        logits: (n, H, W).
-        targets: (n, H, W) in [0, 1] or boolean; float32 saves a copy.
+        logits: (n, H, W); the gradient is theirs alone.
+        targets: (n, H, W) in [0, 1] or boolean.
         smooth: keeps an empty target with an empty prediction at 0 instead of 0 / 0.
-        positive_weight: scalar factor w on the target, 1 by default.
-        ignore: boolean (H, W) or (n, H, W), pixels left out of every sum.
-
-    Returns:
-        (n,) float32. In [0, 1] without weight; with one it can leave that range.
+        positive_weight: scalar, 1 by default.
+        ignore: boolean (H, W) or (n, H, W), pixels left out of every sum and count.
     """
-    probabilities = logits.float().sigmoid()
-    targets = _targets_like(probabilities, targets)
+    assert logits.shape == targets.shape, f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ"
+    assert not targets.requires_grad
+    entropy, given, shared = _Sums.apply(logits.float(), targets, positive_weight, ignore)
+    weight = 1.0 if positive_weight is None else positive_weight
+    count = torch.tensor(logits[0].numel() if len(logits) else 1, device=logits.device)
     if ignore is not None:
-        probabilities = probabilities.masked_fill(ignore, 0)
         targets = targets.masked_fill(ignore, 0)
-    shared = (probabilities * targets).flatten(1).sum(dim=1)
-    wanted = targets.flatten(1).sum(dim=1)
-    if positive_weight is not None:
-        shared, wanted = shared * positive_weight, wanted * positive_weight
-    given = probabilities.flatten(1).sum(dim=1)
-    return 1 - (2 * shared + smooth) / (given + wanted + smooth)
+        count = (~ignore).expand_as(targets).flatten(1).sum(dim=1)
+    wanted = weight * targets.flatten(1).sum(dim=1, dtype=torch.float32)
+    return MaskLoss(
+        bce=entropy / count.clamp(min=1),
+        dice=1 - (2 * weight * shared + smooth) / (given + wanted + smooth),
+    )
+
+
+class _Sums(torch.autograd.Function):
+    """Cross entropy, sum p and sum p t of each target, (n,) each.
+
+    Their gradients are written out, so that of all maps of the image's size none but the logits stays for backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, weight: Tensor | None, ignore: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(logits, targets, weight, ignore)
+        soft = targets.to(logits.dtype)
+        # -w t log p - (1 - t) log(1 - p), where log(1 - p) = log p - x
+        entropy, log_p = torch.addcmul(logits, soft, logits, value=-1), F.logsigmoid(logits)
+        entropy.sub_(log_p if weight is None else log_p.mul_((soft * (weight - 1)).add_(1)))
+        given = logits.sigmoid()
+        if ignore is not None:
+            entropy.masked_fill_(ignore, 0)
+            given.masked_fill_(ignore, 0)
+        shared = (given * soft).flatten(1).sum(dim=1)
+        return entropy.flatten(1).sum(dim=1), given.flatten(1).sum(dim=1), shared
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, targets, weight, ignore = ctx.saved_tensors
+        of_entropy, of_given, of_shared = (gradient.view(-1, 1, 1) for gradient in gradients)
+        soft = targets.to(logits.dtype)
+        given = logits.sigmoid()
+        slope = torch.addcmul(given, given, given, value=-1).mul_((soft * of_shared).add_(of_given))
+        # d entropy / d x = p - t, and p (1 + (w - 1) t) - w t with a weight
+        positive = soft if weight is None else soft * weight
+        if weight is not None:
+            given.mul_((positive - soft).add_(1))
+        result = slope.add_(given.sub_(positive).mul_(of_entropy))
+        return (result if ignore is None else result.masked_fill_(ignore, 0)), None, None, None

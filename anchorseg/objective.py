@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anchorseg import cycle, losses
+from anchorseg import cycle
 from anchorseg.config import Method
+from anchorseg.losses import mask_loss
 from anchorseg.modeling import AnchorSegOutput, Segmentation
 from dataset.batch import Batch
 
@@ -74,13 +75,10 @@ class Objective:
     def _image_terms(self, segmentation: Segmentation, image: int, present: Tensor, batch: Batch) -> dict[str, Tensor]:
         method, prior = self.method, segmentation.prior
         logits, truth = segmentation.masks[image][present], batch.target_truth(image)[present]
-        target = truth.to(logits.dtype)
         ignore = batch.target_ignore(image) if method.void_pixels == "ignore" else None
         ignore = None if ignore is None else ignore[present]
-        terms = {
-            "mask_bce": losses.binary_cross_entropy(logits, target, ignore=ignore),
-            "mask_dice": losses.dice(logits, target, ignore=ignore),
-        }
+        found = mask_loss(logits, truth, ignore=ignore)
+        terms = {"mask_bce": found.bce, "mask_dice": found.dice}
         if prior is not None and method.token_to_mask:
             maps = prior.maps[image][present]
             found = cycle.token_to_mask(maps, truth, scale=method.cycle_scale, shift=method.cycle_shift, ignore=ignore)

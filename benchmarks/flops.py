@@ -41,7 +41,8 @@ def large_modules(model: AnchorSegModel) -> list[tuple[str, nn.Module]]:
     """The modules that have a row of their own."""
     inner = model.llava.network.model
     return [
-        (CLIP, inner.vision_tower),
+        (CLIP, inner.vision_tower.embeddings),
+        *((CLIP, layer) for layer in inner.vision_tower.encoder.layers),
         (CLIP, inner.multi_modal_projector),
         (FORWARD, inner.language_model),
         (HEAD, model.llava.lm_head),
@@ -101,10 +102,9 @@ def forced(model: AnchorSegModel, registry: WordRegistry, questions: int) -> dic
     plain, shared = (
         on_meta(collate(model, registry, samples(1, questions), share_prefix=share), DTYPE) for share in (False, True)
     )
-    return {
-        "naive": _inference_parts(model, lambda: naive.forward(model, plain), 0),
-        "ours": _inference_parts(model, lambda: model(shared), 0),
-    }
+    with naive.published(model):
+        apart = _inference_parts(model, lambda: naive.forward(model, plain), 0)
+    return {"naive": apart, "ours": _inference_parts(model, lambda: model(shared), 0)}
 
 
 @torch.inference_mode()
@@ -123,7 +123,8 @@ def written(model: AnchorSegModel, registry: WordRegistry, questions: int) -> di
 
     # A dictated answer computes no logits; those of its steps are added: a bank is one step here, or a step an id.
     steps = len(answer) + 1
-    one = _inference_parts(model, apart, steps)
+    with naive.published(model):
+        one = _inference_parts(model, apart, steps)
     return {
         "naive": {part: questions * operations for part, operations in one.items()},
         "ours": _inference_parts(model, together, questions * (steps - len(model.bank_ids) + 1)),

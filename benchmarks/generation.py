@@ -25,6 +25,7 @@ from anchorseg.predictor import AnchorSegPredictor, Answer
 from anchorseg.presets import preset_config
 from anchorseg.query_bank import locate_banks
 from anchorseg.tokens import TokenRegistry, TokenStrings
+from benchmarks.naive import clip_features
 from dataset.batch import Batch, Collator
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from utils.seeding import generator_for, seed_torch
@@ -51,7 +52,7 @@ def one_by_one(
     valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid)
     visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
     cache = DynamicCache(config=llava.language_model.config)
-    features = llava.image_features(batch.clip_pixels, batch.patch_valid)
+    features = clip_features(model, batch.clip_pixels, batch.patch_valid)
     states = [llava.hidden_states(llava.embed(batch.input_ids, features), batch.positions, visible, cache)]
     ids: list[int] = []
     for step in range(max_new_tokens):

@@ -1,7 +1,7 @@
 """The plain way, as published code works: the reference of the benchmarks. It has this model's weights and its loss.
 
-Every conversation is a row with an image of its own, which CLIP reads again; the language model is recomputed in the
-backward pass; all positions get logits; SAM's encoder is segment-anything's own, once an image.
+Every conversation is a row with an image of its own, which all of CLIP reads again; the language model is recomputed in
+the backward pass; all positions get logits; SAM's encoder is segment-anything's own, once an image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, visibility
 from anchorseg.query_bank import locate_banks
@@ -58,6 +58,13 @@ def published(model: AnchorSegModel) -> Iterator[None]:
         model.sam.image_encoder = encoder
 
 
+def clip_features(model: AnchorSegModel, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+    """`LlavaBackbone.image_features` by transformers' own way, which runs CLIP's last layer for nothing."""
+    keys = torch.cat([patch_valid.new_ones(len(patch_valid), 1), patch_valid], dim=1)
+    outputs = model.llava.network.model.get_image_features(pixels, attention_mask=keys[:, None, None, :])
+    return torch.stack(outputs.pooler_output)
+
+
 def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
     """What `AnchorSegModel.forward` gives for the same conversations, nothing shared.
 
@@ -66,7 +73,7 @@ def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
         batch: collated with `share_prefix=False`.
     """
     rows = batch.row_images
-    features = model.llava.image_features(batch.clip_pixels[rows], batch.patch_valid[rows])
+    features = clip_features(model, batch.clip_pixels[rows], batch.patch_valid[rows])
     embeddings = model.llava.embed(batch.input_ids, features)
     valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid[rows])
     visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")

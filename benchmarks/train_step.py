@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import torch
 
@@ -16,6 +17,7 @@ from anchorseg.objective import Objective
 from benchmarks import flops, naive
 from benchmarks.measure import Cost, as_json, describe, in_turn, matmul_peak
 from benchmarks.workload import SIZE_NAMES, WordRegistry, build, collate, samples, settings_of
+from dataset.batch import Batch
 from dataset.sample import Sample
 
 
@@ -35,14 +37,17 @@ class Steps:
         weight = model.llava.lm_head.weight
         plain, shared = (collate(model, registry, chosen, share_prefix=share) for share in (False, True))
         self.plain, self.shared = (batch.to(weight.device, weight.dtype) for batch in (plain, shared))
+        with torch.no_grad():
+            features = tuple(model.sam_features(self.shared))
+        self.stored = replace(self.shared, sam_pixels=self.shared.sam_pixels[:0], sam_features=features)
 
     def plain_loss(self) -> torch.Tensor:
         """Of the plain way, within `naive.published`."""
         return self.objective(naive.forward(self.model, self.plain), self.plain).total
 
-    def loss(self) -> torch.Tensor:
-        """Of this project's."""
-        return self.objective(self.model(self.shared), self.shared).total
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Of this project's, for `shared` or for `stored`."""
+        return self.objective(self.model(batch), batch).total
 
     def plain_step(self) -> None:
         """One step of the plain way."""
@@ -51,7 +56,11 @@ class Steps:
 
     def step(self) -> None:
         """One step of this project's."""
-        self._update(self.loss())
+        self._update(self.loss(self.shared))
+
+    def stored_step(self) -> None:
+        """The same where SAM's features of the images were stored before."""
+        self._update(self.loss(self.stored))
 
     def _update(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -63,12 +72,13 @@ class Steps:
         """Both losses on the same weights."""
         with naive.published(self.model):
             plain = float(self.plain_loss())
-        return plain, float(self.loss())
+        return plain, float(self.loss(self.shared))
 
     def costs(self, repeats: int) -> dict[str, Cost]:
         """Seconds and memory of both ways."""
         device = self.model.llava.lm_head.weight.device.type
-        return in_turn({"naive": self.plain_step, "ours": self.step}, device=device, repeats=repeats)
+        ways = {"naive": self.plain_step, "ours": self.step, "ours, SAM features stored": self.stored_step}
+        return in_turn(ways, device=device, repeats=repeats)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
     costs = steps.costs(arguments.repeats)
     print(describe(f"{images} images, {arguments.conversations} conversations each", costs, images=images))
     peak = matmul_peak(device, dtype)
-    shares = {name: sum(operations[name].values()) / cost.seconds / peak for name, cost in costs.items()}
+    shares = {name: sum(parts.values()) / costs[name].seconds / peak for name, parts in operations.items()}
     reached = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
     print(f"share of the measured matmul peak of {peak / 1e12:.3f} x 10^12/s: {reached}")
     print(

@@ -53,6 +53,8 @@ class LlavaBackbone(nn.Module):
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
         config._attn_implementation = dict(LLAVA_ATTENTION)
+        # LLaVA-1.5 takes the states of the last layer but one: what lies behind is loaded and saved, but not run.
+        self._clip_layers = range(config.vision_config.num_hidden_layers + 1)[config.vision_feature_layer]
         self.network: Any = LlavaForConditionalGeneration(config)
 
     @property
@@ -75,9 +77,12 @@ class LlavaBackbone(nn.Module):
         Returns:
             (B, P, D) features, row-major over the patch grid.
         """
-        keys = torch.cat([patch_valid.new_ones(len(patch_valid), 1), patch_valid], dim=1)
-        outputs = self.network.model.get_image_features(pixels, attention_mask=keys[:, None, None, :])
-        return torch.stack(outputs.pooler_output)
+        keys = torch.cat([patch_valid.new_ones(len(patch_valid), 1), patch_valid], dim=1)[:, None, None, :]
+        tower = self.network.model.vision_tower
+        states = tower.pre_layrnorm(tower.embeddings(pixels))
+        for layer in tower.encoder.layers[: self._clip_layers]:
+            states = layer(states, keys)
+        return self.network.model.multi_modal_projector(states[:, 1:])
 
     def embed(self, input_ids: Tensor, features: Tensor) -> Tensor:
         """Look up token embeddings and put each row's image features at its placeholders.

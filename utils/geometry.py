@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-Size = tuple[int, int]
+from utils.resampling import Resize, Size, resample
 
 SAM_MEAN = (123.675, 116.28, 103.53)
 SAM_STD = (58.395, 57.12, 57.375)
@@ -121,14 +121,13 @@ def grid_side(num_tokens: int) -> int:
     return grid
 
 
-def _resize(maps: Tensor, size: Size, *, antialias: bool = False) -> Tensor:
-    """Bilinear (n, h, w) -> (n, *size) in float32, pixel centres aligned."""
-    stacked = maps.float()[:, None]
-    return F.interpolate(stacked, size, mode="bilinear", align_corners=False, antialias=antialias)[:, 0]
-
-
 def _pad_to_square(maps: Tensor, side: int) -> Tensor:
     return F.pad(maps, (0, side - maps.shape[-1], 0, side - maps.shape[-2]))
+
+
+def _through_view(maps: Tensor, side: int, content_size: Size, original_size: Size) -> Tensor:
+    """Bilinear to a view, crop to its content, bilinear to the original image."""
+    return resample(maps, Resize((side, side), content_size), Resize(original_size, original_size))
 
 
 def tokens_to_map(responses: Tensor, view_side: int, content_size: Size, original_size: Size) -> Tensor:
@@ -149,14 +148,13 @@ def tokens_to_map(responses: Tensor, view_side: int, content_size: Size, origina
         ValueError: if P is not a perfect square.
     """
     grid = grid_side(responses.shape[1])
-    view = _resize(responses.unflatten(1, (grid, grid)), (view_side, view_side))
-    return _resize(view[:, : content_size[0], : content_size[1]], original_size)
+    return _through_view(responses.unflatten(1, (grid, grid)), view_side, content_size, original_size)
 
 
 def map_to_prompt(maps: Tensor, side: int = 256) -> Tensor:
     """Shrink (n, H, W) maps to SAM's mask prompt (n, 1, side, side): antialiased, zeros right and below."""
     size = longest_side_size((maps.shape[1], maps.shape[2]), side)
-    return _pad_to_square(_resize(maps, size, antialias=True), side)[:, None]
+    return _pad_to_square(resample(maps, Resize(size, size, antialias=True)), side)[:, None]
 
 
 def masks_to_tokens(
@@ -185,7 +183,7 @@ def masks_to_tokens(
     size = longest_side_size((masks.shape[1], masks.shape[2]), view_side)
     content = masks.new_zeros((len(masks), *size), dtype=torch.float32)
     for row, mask in enumerate(masks):
-        content[row] = _resize(mask[None], size, antialias=True)[0]
+        content[row] = resample(mask[None], Resize(size, size, antialias=True))[0]
     return F.interpolate(_pad_to_square(content, view_side)[:, None], (grid, grid), mode=mode)[:, 0]
 
 
@@ -203,5 +201,4 @@ def upscale_masks(low_res: Tensor, sam_side: int, sam_content_size: Size, origin
     Returns:
         (n, H, W) float32 logits.
     """
-    view = _resize(low_res, (sam_side, sam_side))
-    return _resize(view[:, : sam_content_size[0], : sam_content_size[1]], original_size)
+    return _through_view(low_res, sam_side, sam_content_size, original_size)

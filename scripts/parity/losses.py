@@ -13,16 +13,16 @@ from scripts.parity.reference import Fixture
 
 
 def _bce(maps: Tensor, heat: Tensor, weight: Tensor) -> Tensor:
-    return losses.binary_cross_entropy(maps, heat, positive_weight=weight)
+    return losses.mask_loss(maps, heat, positive_weight=weight).bce
 
 
 def _dice(maps: Tensor, heat: Tensor, weight: Tensor) -> Tensor:
-    return losses.dice(maps, heat, cycle.TOKEN_TO_MASK_SMOOTH, positive_weight=weight)
+    return losses.mask_loss(maps, heat, smooth=cycle.TOKEN_TO_MASK_SMOOTH, positive_weight=weight).dice
 
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "dice_loss": losses.dice,
-    "sigmoid_ce_loss": losses.binary_cross_entropy,
+    "dice_loss": lambda logits, targets: losses.mask_loss(logits, targets).dice,
+    "sigmoid_ce_loss": lambda logits, targets: losses.mask_loss(logits, targets).bce,
 }
 WEIGHTED_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "compute_gaussian_bce_loss": _bce,

@@ -71,10 +71,11 @@ def _terms(segmentation: Segmentation, image: int, truth: Tensor, present: Tenso
     assert segmentation.prior is not None
     logits, maps = segmentation.masks[image][present], segmentation.prior.maps[image][present]
     responses = segmentation.prior.responses[segmentation.target_images == image][present]
+    found = losses.mask_loss(logits, truth)
     forth, back = cycle.token_to_mask(maps, truth), cycle.mask_to_token(responses, truth, side)
     terms = [
-        losses.binary_cross_entropy(logits, truth.float()),
-        losses.dice(logits, truth.float()),
+        found.bce,
+        found.dice,
         forth.bce,
         forth.dice,
         back.bce,

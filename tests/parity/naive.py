@@ -163,8 +163,10 @@ def loss_arrays(arrays, masks, cross_entropy):
             logits = arrays[f"out.pred_masks.{image}"]
             forth = cycle.token_to_mask(arrays[f"out.token_to_mask_map.{image}"], truth.bool())
             back = cycle.mask_to_token(arrays[f"out.similarity_minmax.{image}"], truth.bool(), 336)
-            each = [losses.binary_cross_entropy(logits, truth), losses.dice(logits, truth)]
-            terms = torch.stack([term.mean() for term in [*each, forth.bce, forth.dice, back.bce, back.dice]])
+            found = losses.mask_loss(logits, truth)
+            terms = torch.stack(
+                [term.mean() for term in [found.bce, found.dice, forth.bce, forth.dice, back.bce, back.dice]]
+            )
         sums = sums + terms * len(truth)
         out[f"out.terms.{image}"] = terms.double()
     bce, dice = 2 * sums[::2].sum() / count, 2 * sums[1::2].sum() / count

@@ -1,0 +1,54 @@
+"""Chains of resizes: the values and the gradients of torch's own resizes, crops included."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils.resampling import Resize, resample
+
+VIEW = (Resize((336, 336), (252, 336)), Resize((480, 640), (480, 640)))
+THIN = (Resize((336, 336), (27, 336)), Resize((97, 1203), (97, 1203)))
+
+
+def plain(maps, chain):
+    for step in chain:
+        maps = F.interpolate(maps[:, None], step.size, mode="bilinear", antialias=step.antialias)[:, 0]
+        maps = maps[:, : step.kept[0], : step.kept[1]]
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("size", "chain"),
+    [
+        ((24, 24), VIEW),
+        ((24, 24), THIN),
+        ((480, 640), (Resize((192, 256), (192, 256), antialias=True),)),
+        ((60, 80), (Resize((192, 256), (192, 256), antialias=True),)),
+        ((100, 333), (Resize((77, 256), (77, 200), antialias=True),)),
+    ],
+)
+def test_values_and_gradients_are_those_of_plain_resizes(size, chain):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, *size, generator=generator, requires_grad=True)
+    ours = resample(maps, *chain)
+    assert torch.equal(ours, plain(maps, chain))
+    weights = torch.randn(ours.shape, generator=generator)
+    (found,) = torch.autograd.grad(ours, maps, weights)
+    exact = maps.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(plain(exact, chain), exact, weights.double())
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_low_precision_comes_in_and_its_gradient_goes_back():
+    maps = torch.rand(1, 8, 8).bfloat16().requires_grad_()
+    grown = resample(maps, Resize((16, 16), (16, 16)))
+    grown.sum().backward()
+    assert grown.dtype == torch.float32 and maps.grad.dtype == torch.bfloat16
+    assert torch.equal(maps.grad, torch.full_like(maps, 4)), "every pixel is shared out wholly"
+
+
+def test_no_map_comes_out_as_no_map():
+    maps = torch.zeros(0, 8, 8, requires_grad=True)
+    grown = resample(maps, Resize((16, 20), (16, 20)))
+    grown.sum().backward()
+    assert grown.shape == (0, 16, 20) and maps.grad.shape == maps.shape
