@@ -14,8 +14,11 @@ from utils.errors import SettingsError
 
 BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 
-ROOMY_GB = {"tiny": 0, "7b": 60, "13b": 100}
-"""GPU memory, in GB, from which a step of that size keeps all activations."""
+ROOMY_GB = {"tiny": (0, 0), "7b": (22, 7), "13b": (37, 12)}
+"""GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
+
+Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual.
+"""
 
 
 def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
@@ -58,7 +61,9 @@ def checkpoints_gradients(settings: TrainSettings) -> bool:
         return settings.gradient_checkpointing == "on"
     if not torch.cuda.is_available():
         return False
-    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory < ROOMY_GB[settings.size] * 1e9
+    fixed, per_image = ROOMY_GB[settings.size]
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return memory < (fixed + per_image * settings.batch_size) * 1e9
 
 
 def build_optimizer(settings: TrainSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -30,7 +30,7 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation."""
         inputs = (args, kwargs or {})
-        if {value.is_meta for value in _tensors(inputs)} == {True, False}:
+        if {value.is_meta for value in tensors_in(inputs)} == {True, False}:
             if func is torch.ops.aten.index.Tensor:
                 inputs = ((args[0], _as_integers(args[1])), inputs[1])
             inputs = tree_map_only(Tensor, lambda value: value if value.is_meta else value.to("meta"), inputs)
@@ -48,13 +48,13 @@ class _Operations(TorchDispatchMode):
         return func(*inputs[0], **inputs[1]) if result is NotImplemented else result
 
 
-def _tensors(inputs: Any) -> Iterator[Tensor]:
+def tensors_in(inputs: Any) -> Iterator[Tensor]:
     """The tensors in arguments of an operation; torch's own walk through them is most of the time."""
     if isinstance(inputs, Tensor):
         yield inputs
     elif isinstance(inputs, (tuple, list, dict)):
         for value in inputs.values() if isinstance(inputs, dict) else inputs:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _as_integers(indices: list[Tensor | None]) -> list[Tensor | None]:

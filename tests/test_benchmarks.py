@@ -5,8 +5,10 @@ import json
 import cv2
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks import flops, inference, naive, scaling, train_step
+from benchmarks import flops, inference, memory, naive, scaling, train_step
 from benchmarks.counting import Counter, on_meta
 from benchmarks.workload import build, collate, samples
 
@@ -36,7 +38,7 @@ def test_both_ways_give_the_same_gradients():
         steps.plain_loss().backward()
     plain = [parameter.grad.clone() for parameter in trained if parameter.grad is not None]
     model.zero_grad()
-    steps.loss().backward()
+    steps.loss(steps.stored).backward()
     ours = [parameter.grad for parameter in trained if parameter.grad is not None]
     assert len(ours) == len(plain) > 0
     for one, other in zip(ours, plain, strict=True):
@@ -87,3 +89,95 @@ def test_operations_of_a_7b_step(seven_billion, conversations, bound, cached):
     ratios = flops.summary(flops.training(*seven_billion, 2, conversations))
     assert ratios["ratio"] < bound
     assert ratios["ratio_cached"] < cached
+
+
+def tiny_activations(device, *, checkpointing=False):
+    """Counted activations of a float32 step, and the bytes that autograd itself says that it saved."""
+    model, registry = build("tiny", device=device)
+    batch = collate(model, registry, samples(2, 2, height=120, width=160), share_prefix=True)
+    if device == "meta":
+        batch = on_meta(batch, torch.float32)
+    if checkpointing:
+        model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    saved = {}
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage  # held, so that no other takes its place
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with sdpa_kernel(SDPBackend.MATH), hooks:
+        counted = memory.activations(model, batch, memory.settings_of("tiny"))
+    return counted, sum(storage.nbytes() for storage in saved.values())
+
+
+@pytest.fixture(scope="module")
+def counted_on_meta():
+    return tiny_activations("meta")[0]
+
+
+def test_activations_on_meta_are_those_of_real_tensors(counted_on_meta):
+    counted, saved = tiny_activations("cpu")
+    assert counted == counted_on_meta
+    assert saved <= counted.kept < 1.1 * saved
+    assert counted.kept < min(counted.forward, counted.backward)
+
+
+def test_checkpointing_keeps_less(counted_on_meta):
+    assert tiny_activations("meta", checkpointing=True)[0].kept < 0.9 * counted_on_meta.kept
+
+
+def test_attention_keeps_no_scores():
+    query, key, value = (torch.empty(1, 4, 50, 8, device="meta", requires_grad=True) for _ in range(3))
+    live = memory.LiveBytes(iter([query, key, value]))
+    with memory.cuda_kernels(), live:
+        F.scaled_dot_product_attention(
+            query, key, value, attn_mask=query.new_ones(1, 1, 50, 50).bool()
+        ).sum().backward()
+    scores = 4 * 4 * 50 * 50
+    assert 4 * 50 * 64 < live.peak < scores + 4 * 4 * 50 * 8 * 4
+
+
+def test_optimiser_bytes_are_those_of_the_optimiser():
+    sizes = [5000, 301]
+    flat = torch.zeros(5302, requires_grad=True)
+    optimiser = torch.optim.AdamW([flat])
+    flat.sum().backward()
+    optimiser.step()
+    state = sum(value.nbytes for value in optimiser.state[flat].values() if value.ndim)
+    plain = memory.trained_bytes(memory.settings_of("7b"), sizes)
+    assert plain.optimiser == flat.nbytes + state
+    assert plain.step >= flat.grad.nbytes + 2 * 5302
+    small = memory.trained_bytes(memory.settings_of("7b", optimizer="adamw8bit"), sizes)
+    assert small.optimiser == flat.nbytes + 2 * (5302 + 4 * 21)
+    assert memory.trained_bytes(memory.settings_of("7b", optimizer="adamw8bit"), [4000]).optimiser == 12 * 4000
+
+
+def test_quantised_weights_of_7b():
+    model, _ = memory.build_meta(memory.settings_of("7b"), "7b", trains=False)
+    projections = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    full, eight, four = (memory.weight_bytes(model, kind) for kind in memory.QUANTISATIONS)
+    assert full - eight == projections - 32 * 4 * (6 * 4096 + 2 * 11008 - 4096)
+    assert full - four == pytest.approx(projections * (1.5 - 1 / 64 - 4 / (64 * 256)), rel=1e-6)
+
+
+def test_memory_runs(capsys):
+    memory.main(["--size", "tiny", "--images", "1", "--conversations", "2", "--height", "60", "--width", "80"])
+    printed = last_line(capsys)
+    rows = printed["training"]
+    assert len(rows) == 12
+    for row in rows.values():
+        assert row["peak"] == max(row["forward"], row["backward"], row["step"]) > row["weights"] + row["optimiser"]
+    peak = {name: row["peak"] for name, row in rows.items()}
+    assert peak["all, adamw, offload, checkpointing on"] < peak["all, adamw8bit, checkpointing on"]
+    assert peak["all, adamw8bit, checkpointing on"] < peak["all, adamw, checkpointing on"]
+    assert printed["inference"]["4bit"]["peak"] < printed["inference"]["none"]["peak"]
+
+
+def test_a_card_keeps_its_reserve():
+    assert memory.fits(24 * 2**30 - memory.RESERVE) == 24
+    assert memory.fits(24 * 2**30 - memory.RESERVE + 1) == 40
+    assert memory.fits(80 * 2**30) is None

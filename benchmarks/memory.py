@@ -1,0 +1,383 @@
+"""Memory of one GPU, calculated at real sizes: `python -m benchmarks.memory --size 7b`.
+
+Weights and the optimiser's state follow from the parameters and from what DeepSpeed 0.19.8 allocates under ZeRO 2;
+activations are counted on the meta device, where nothing is allocated, with what CUDA's kernels keep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from anchorseg.build import choose_trainable
+from anchorseg.engine_config import BITSANDBYTES, deepspeed_config
+from anchorseg.generation import answer_questions
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.objective import Objective
+from anchorseg.prefix import read_images
+from anchorseg.presets import preset_config
+from anchorseg.pretrained import uninitialised
+from anchorseg.settings import TrainSettings
+from benchmarks.counting import Counter, on_meta, tensors_in
+from benchmarks.workload import (
+    SIZE_NAMES,
+    Size,
+    WordRegistry,
+    answer_ids,
+    collate,
+    mid_config,
+    questions_of,
+    samples,
+)
+from dataset.batch import Batch
+from model.quantised import KEPT, Quantisation
+
+DTYPE = torch.bfloat16
+GIB = 2**30
+CARDS = (24, 40, 80)
+"""GiB of memory of common GPUs."""
+RESERVE = int(1.5 * GIB)
+"""Kept of every GPU for the CUDA context, the libraries' workspaces and fragmentation."""
+RANKS = {"13b": 64}
+"""Rank of LoRA in configs/, where it is not the default."""
+OPTIMISERS = {
+    "adamw": {"optimizer": "adamw"},
+    "adamw8bit": {"optimizer": "adamw8bit"},
+    "adamw, offload": {"offload": "optimizer"},
+}
+QUANTISATIONS: tuple[Quantisation, ...] = ("none", "8bit", "4bit")
+SMALLEST_8BIT, BLOCK_8BIT = 4096, 256
+"""Of bitsandbytes: values from which a tensor has its moments in 8 bits, and values with one float32 scale."""
+MOVES = (torch.ops.aten.to, torch.ops.aten._to_copy)
+KERNEL_ALIGNMENT = 16
+"""Keys to which CUDA's memory-efficient attention pads its bias."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of all tensors that operations take and give, for as long as they exist; each storage once.
+
+    Args:
+        left_out: tensors that do not count, such as the weights.
+    """
+
+    def __init__(self, left_out: Iterator[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._bytes: dict[int, int] = {}
+        for tensor in left_out:
+            self._add(tensor, 0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation."""
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in MOVES and result.is_meta and not args[0].is_meta:
+            self._add(result, 0)  # counting.py's copy of what is on the GPU anyway
+        for tensor in tensors_in((args, kwargs or {}, result)):
+            self._add(tensor, tensor.untyped_storage().nbytes())
+        return result
+
+    def _add(self, tensor: Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._bytes:
+            self._bytes[key] = size
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._bytes.pop(key)
+
+
+def _efficient_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **kwargs: Any
+) -> Tensor:
+    """CUDA's memory-efficient attention, taken where there is a mask: it keeps no scores, but the mask as a bias."""
+    bias, keys = attn_mask, key.shape[-2]
+    if bias is not None:
+        if bias.dtype == torch.bool or keys % KERNEL_ALIGNMENT:
+            padded = -(-keys // KERNEL_ALIGNMENT) * KERNEL_ALIGNMENT
+            bias = query.new_empty(*bias.shape[:-1], padded)[..., :keys]
+        bias = bias.expand(*query.shape[:-1], keys)
+    keeps = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, keeps, dropout_p)[0]
+
+
+def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout as on CUDA, with a mask of a byte a value."""
+    return torch.ops.aten.native_dropout(input, p, training)[0] if training and p else input
+
+
+@contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """Within, attention and dropout on the meta device keep what CUDA's kernels keep, in every module."""
+    with ExitStack() as stack:
+        for name, replacement in (("scaled_dot_product_attention", _efficient_attention), ("dropout", _fused_dropout)):
+            original = getattr(F, name)
+            for module in list(sys.modules.values()):
+                if getattr(module, "__dict__", {}).get(name) is original:
+                    stack.enter_context(mock.patch.object(module, name, replacement))
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """Bytes beside weights, optimiser and gradients of earlier micro-batches.
+
+    Attributes:
+        kept: for backward, between both passes.
+        forward: the most in the forward pass.
+        backward: the most in backward, gradients of the micro-batch and communication buffers included.
+    """
+
+    kept: int
+    forward: int
+    backward: int
+
+
+def activations(model: AnchorSegModel, batch: Batch, settings: TrainSettings) -> Activations:
+    """Run a micro-batch under DeepSpeed's handling of gradients: each goes into a buffer as soon as it is there."""
+    objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    zero = deepspeed_config(settings, sum(parameter.numel() for parameter in trained))["zero_optimization"]
+    buffers: list[Tensor] = []
+
+    def to_buffer(parameter: Tensor) -> None:
+        if not buffers:  # two, for overlap_comm is on wherever there is a GPU
+            buffers.extend(parameter.new_empty(zero["reduce_bucket_size"]) for _ in range(2))
+        parameter.grad = None
+
+    hooks = [parameter.register_post_accumulate_grad_hook(to_buffer) for parameter in trained]
+    live = LiveBytes(_state(model))
+    with live, Counter().watch([]):
+        total = objective(model(batch), batch).total
+        kept, forward = live.now, live.peak
+        live.peak = 0
+        total.backward()
+    for hook in hooks:
+        hook.remove()
+    return Activations(kept, forward, live.peak)
+
+
+def _state(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Bytes that the trained parameters need beside their weights.
+
+    Attributes:
+        optimiser: on the GPU, all the time: float32 weights and the two moments.
+        gradients: sums of earlier micro-batches, on the GPU until the optimiser's step.
+        reduced: copies of the micro-batch's gradients at the end of backward, while the buffers are still there.
+        step: the most in the optimiser's step, the gradients included.
+        main_memory: of the machine.
+    """
+
+    optimiser: int
+    gradients: int
+    reduced: int
+    step: int
+    main_memory: int
+
+
+def trained_bytes(settings: TrainSettings, sizes: list[int]) -> Trained:
+    """What DeepSpeed 0.19.8 holds for trained tensors under ZeRO 2 in bf16 on one GPU.
+
+    No type is set for the accumulation of gradients, so that they are summed in bf16. All trained weights are one flat
+    tensor to the optimiser, so that bitsandbytes, which leaves tensors below 4096 values in 32 bits, keeps all in 8.
+
+    Args:
+        settings: of the run.
+        sizes: number of scalars of each trained tensor.
+    """
+    count, largest = sum(sizes) + sum(sizes) % 2, max(sizes)
+    norm = 8 * largest  # norms are taken in float64, a tensor at a time
+    if settings.offload == "optimizer":
+        # Main memory: float32 weights, gradients and two moments, bf16 weights and gradients, one bf16 buffer.
+        return Trained(2 * largest, 0, norm, 0, 20 * count + 2 * largest)
+    moments = 8 * count
+    if settings.optimizer in BITSANDBYTES and count >= SMALLEST_8BIT:
+        moments = 2 * (count + 4 * -(-count // BLOCK_8BIT))
+    gradients = 2 * count if settings.grad_accumulation_steps > 1 else 0
+    # Gradients in bf16, the same flat, and in float32; these alone beside AdamW's square root are as many bytes.
+    return Trained(4 * count + moments, gradients, 2 * count, max(8 * count, 2 * count + norm), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """Bytes of one GPU in training.
+
+    Attributes:
+        weights: all of them, in bf16.
+        optimiser: see `Trained`.
+        kept: activations that wait for backward.
+        forward: the most in forward passes, everything included; `backward` and `step` alike.
+        backward: see `forward`.
+        step: see `forward`.
+        main_memory: of the machine.
+    """
+
+    weights: int
+    optimiser: int
+    kept: int
+    forward: int
+    backward: int
+    step: int
+    main_memory: int
+
+    @property
+    def peak(self) -> int:
+        """The most of all phases."""
+        return max(self.forward, self.backward, self.step)
+
+
+def peak_of(model: AnchorSegModel, settings: TrainSettings, counted: Activations) -> Peak:
+    """Phases of a step with these settings."""
+    sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    bucket = deepspeed_config(settings, sum(sizes))["zero_optimization"]["reduce_bucket_size"]
+    trained, weights = trained_bytes(settings, sizes), weight_bytes(model, "none")
+    held = weights + trained.optimiser
+    return Peak(
+        weights=weights,
+        optimiser=trained.optimiser,
+        kept=counted.kept,
+        forward=held + trained.gradients + counted.forward,
+        backward=held + trained.gradients + max(counted.backward, 2 * bucket * DTYPE.itemsize + trained.reduced),
+        step=held + trained.step,
+        main_memory=trained.main_memory,
+    )
+
+
+def weight_bytes(model: nn.Module, quantisation: Quantisation) -> int:
+    """Bytes of weights and buffers, the linear layers that `model.quantised` quantises in 8 or 4 bits."""
+    total = sum(tensor.numel() * tensor.element_size() for tensor in _state(model))
+    if quantisation == "none":
+        return total
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not any(name == kept or name.startswith(f"{kept}.") for kept in KEPT):
+            weight = module.weight
+            total += _quantised(weight, quantisation) - weight.numel() * weight.element_size()
+    return total
+
+
+def _quantised(weight: Tensor, quantisation: Quantisation) -> int:
+    """8 bits: a float32 scale a row. 4 bits: a byte for 64 weights, and of these bytes a float32 for 256."""
+    if quantisation == "8bit":
+        return weight.numel() + 4 * weight.shape[0]
+    blocks = -(-weight.numel() // 64)
+    return weight.numel() // 2 + blocks + 4 * -(-blocks // 256)
+
+
+def build_meta(settings: TrainSettings, size: str, *, trains: bool) -> tuple[AnchorSegModel, WordRegistry]:
+    """A model on the meta device in bf16, with what the settings train, or as it is saved."""
+    registry = WordRegistry.of(size, settings.num_latents)
+    config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
+    with uninitialised(DTYPE), torch.device("meta"):
+        model = AnchorSegModel(config)
+        if trains:
+            choose_trainable(model, settings, registry)
+    return model.to(DTYPE).train(trains), registry
+
+
+def settings_of(size: str, **options: Any) -> TrainSettings:
+    """The recipe of a size, dropout included."""
+    known = cast(Size, size) if size != "mid" else "tiny"
+    return TrainSettings(size=known, lora_r=RANKS.get(size, 8), **options)
+
+
+def training(size: str, make_batch: Callable[[AnchorSegModel, WordRegistry], Batch]) -> dict[str, Peak]:
+    """Peaks of all settings."""
+    found = {}
+    for rows in ("all", "new"):
+        settings = settings_of(size, train_embeddings=rows)
+        model, registry = build_meta(settings, size, trains=True)
+        batch = make_batch(model, registry)
+        for checkpointing in ("off", "on"):
+            if checkpointing == "on":
+                model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            with cuda_kernels():
+                counted = activations(model, batch, settings)
+            for name, options in OPTIMISERS.items():
+                chosen = settings_of(size, train_embeddings=rows, **options)
+                found[f"{rows}, {name}, checkpointing {checkpointing}"] = peak_of(model, chosen, counted)
+    return found
+
+
+@torch.inference_mode()
+def inference(size: str, questions: int, height: int, width: int) -> dict[str, dict[str, int]]:
+    """Weights, what an image that was read holds, and the most while it is read and questions are answered."""
+    model, registry = build_meta(settings_of(size), size, trains=False)
+    asked = samples(1, questions, height=height, width=width, answered=False)
+    batch = on_meta(collate(model, registry, asked, share_prefix=True), DTYPE)
+    live = LiveBytes(_state(model))
+    with cuda_kernels(), live, Counter().watch([]):
+        read = read_images(model, batch)
+        prefix = live.now
+        ids = questions_of(model, registry, asked[0])
+        answer_questions(model, read, ids, [0] * questions, answer=answer_ids(registry))
+    weights = {name: weight_bytes(model, name) for name in QUANTISATIONS}
+    return {name: {"weights": held, "prefix": prefix, "peak": held + live.peak} for name, held in weights.items()}
+
+
+def fits(peak: int) -> int | None:
+    """The smallest of CARDS, in GiB, that holds the peak beside RESERVE; None where none does."""
+    return next((card for card in CARDS if peak + RESERVE <= card * GIB), None)
+
+
+def _row(name: str, values: list[int], peak: int) -> str:
+    numbers = "".join(f"{value / 1e9:>10.2f}" for value in values)
+    return f"{name:<36}{numbers}{fits(peak) or '-':>6}"
+
+
+def _title(name: str, columns: list[str]) -> str:
+    return f"{name:<36}" + "".join(f"{column:>10}" for column in columns) + f"{'fits':>6}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZE_NAMES, default="7b")
+    parser.add_argument("--images", type=int, default=2, help="of a micro-batch")
+    parser.add_argument("--conversations", type=int, default=3, help="of each image, and questions of inference")
+    parser.add_argument("--height", type=int, default=480, help="of the images")
+    parser.add_argument("--width", type=int, default=640, help="of the images")
+    arguments = parser.parse_args(argv)
+    height, width = arguments.height, arguments.width
+
+    def make_batch(model: AnchorSegModel, registry: WordRegistry) -> Batch:
+        chosen = samples(arguments.images, arguments.conversations, height=height, width=width)
+        return on_meta(collate(model, registry, chosen, share_prefix=True), DTYPE)
+
+    found = training(arguments.size, make_batch)
+    print(f"{arguments.size}: calculated memory of one GPU in 10^9 bytes; nothing was measured on a GPU")
+    columns = ["weights", "optimiser", "kept", "forward", "backward", "step", "peak", "main"]
+    print(_title("training", columns))
+    for name, peak in found.items():
+        print(_row(name, [*dataclasses.astuple(peak)[:6], peak.peak, peak.main_memory], peak.peak))
+    answers = inference(arguments.size, arguments.conversations, height, width)
+    print(_title("inference", ["weights", "prefix", "peak"]))
+    for kind, values in answers.items():
+        print(_row("bf16" if kind == "none" else kind, list(values.values()), values["peak"]))
+    rows = {
+        name: {**dataclasses.asdict(peak), "peak": peak.peak, "fits": fits(peak.peak)} for name, peak in found.items()
+    }
+    print(json.dumps({**vars(arguments), "training": rows, "inference": answers}))
+
+
+if __name__ == "__main__":
+    main()
