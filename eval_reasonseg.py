@@ -15,8 +15,9 @@ import torch
 import torch.distributed
 
 from anchorseg.build import DTYPES, load_model
-from anchorseg.data import data_folder, make_collator
+from anchorseg.data import check_cache_folder, data_folder, make_collator
 from anchorseg.evaluation import Evaluator, Prediction, Result, check_benchmark
+from anchorseg.feature_cache import open_cache
 from dataset.registry import Benchmark, open_benchmark
 from dataset.sample import Protocol
 from utils import drawing
@@ -50,6 +51,12 @@ class EvalSettings:
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
+    cache_features: str | None = setting(
+        None, help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again"
+    )
+    cache_gigabytes: float = setting(
+        200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0
+    )
     output_dir: str = setting("./runs/eval", help="folder for results.json")
     vis_save_path: str | None = setting(None, help="folder for pictures of every question; none draws nothing")
     vis_limit: int = setting(0, help="most samples drawn of each benchmark and protocol; 0 for all", minimum=0)
@@ -136,9 +143,14 @@ def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Resu
     model, registry = load_model(
         settings.version, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in
     )
-    collator = make_collator(model.config, registry, max_length=settings.model_max_length)
-    limits = {"max_rows": settings.max_rows, "max_new_tokens": settings.max_new_tokens}
-    evaluator = Evaluator(model.to(device), registry, collator, **limits)
+    model = model.to(device)
+    cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
+    collator = make_collator(
+        model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store
+    )
+    evaluator = Evaluator(
+        model, registry, collator, max_rows=settings.max_rows, max_new_tokens=settings.max_new_tokens, cache=cache
+    )
     results: list[Result] = []
     for name, source, protocol in plan:
         show = None
@@ -148,6 +160,8 @@ def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Resu
         results.append(evaluator.evaluate(source, name=name, protocol=protocol, show=show))
         if is_main():
             print(line(results[-1]), flush=True)
+    if cache is not None:
+        cache.finish()
     return results
 
 
@@ -155,6 +169,7 @@ def main(argv: list[str]) -> None:
     """Read the benchmarks, evaluate them, write results.json and print a table."""
     settings = parse(EvalSettings, argv, description=__doc__)
     data = data_folder(settings.dataset_dir, settings.index_dir)
+    check_cache_folder(settings.cache_features)
     sources = {name: open_benchmark(name, data, settings.custom_data) for name in settings.val_dataset.split("||")}
     results = evaluate(settings, sources)
     if is_main():

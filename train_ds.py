@@ -8,7 +8,7 @@ from pathlib import Path
 import deepspeed
 
 from anchorseg.build import build_for_training, check_weights
-from anchorseg.data import check_data_folder
+from anchorseg.data import check_cache_folder, check_data_folder
 from anchorseg.settings import TrainSettings
 from anchorseg.trainable import describe_trainable
 from anchorseg.trainer import Trainer
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
     folder = Path(settings.log_base_dir) / settings.exp_name
     check_run_folder(settings, folder)
     check_data_folder(settings.dataset_dir)
+    check_cache_folder(settings.cache_features)
     check_weights(settings)
     ensure_single_process_environment()
     deepspeed.init_distributed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator, ImageViews
+from dataset.feature_store import FeatureStore
 from dataset.mixture import Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
 from dataset.readers.folder import DataFolder
@@ -19,10 +21,16 @@ from dataset.readers.records import default_index_folder
 from dataset.registry import SETS, FamilyOptions, training_sources
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry
+from utils.errors import SettingsError
 
 
 def make_collator(
-    config: AnchorSegConfig, registry: TokenRegistry, *, max_length: int, share_prefix: bool = True
+    config: AnchorSegConfig,
+    registry: TokenRegistry,
+    *,
+    max_length: int,
+    share_prefix: bool = True,
+    store: FeatureStore | None = None,
 ) -> Collator:
     """The collator that suits a model and its tokenizer."""
     use_clip = config.method_settings.clip_statistics == "clip"
@@ -41,6 +49,7 @@ def make_collator(
             sam_side=config.sam_sizes.image_size,
         ),
         share_prefix=share_prefix,
+        store=store,
     )
 
 
@@ -55,6 +64,27 @@ def check_data_folder(folder: str | Path) -> None:
             f"--dataset_dir {folder} does not exist; give the folder that holds the datasets "
             "(docs/data.md), or write the drawn scenes there: python -m scripts.make_scenes DIR"
         )
+
+
+def check_cache_folder(folder: str | None) -> None:
+    """Make the folder of `--cache_features`, if there is one.
+
+    Raises:
+        SettingsError: if it is a file or cannot be written.
+    """
+    if folder is None:
+        return
+    if Path(folder).is_file():
+        raise SettingsError(f"--cache_features {folder} is a file; give a folder, which is made if it is not there")
+    probe = Path(folder) / f".{uuid.uuid4().hex}.tmp"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"--cache_features {folder} cannot be written ({error.strerror}); give a folder that can, or leave it out"
+        ) from None
 
 
 def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from anchorseg.feature_cache import FeatureCache
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.protocols import Asker
 from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, row_of, truths, united
@@ -108,6 +109,7 @@ class Evaluator:
         collator: for its views and prompts.
         max_rows: most questions that are answered at once in `generate`.
         max_new_tokens: longest answer in `generate`.
+        cache: of SAM's features, whose store the collator has.
     """
 
     def __init__(
@@ -118,8 +120,9 @@ class Evaluator:
         *,
         max_rows: int = 8,
         max_new_tokens: int = 128,
+        cache: FeatureCache | None = None,
     ) -> None:
-        self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens)
+        self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache)
 
     def evaluate(
         self,

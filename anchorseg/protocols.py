@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anchorseg.feature_cache import FeatureCache
 from anchorseg.generation import answer_questions
 from anchorseg.modeling import AnchorSegModel, Segmentation
 from anchorseg.prefix import ImagePrefix, read_images
@@ -66,6 +67,7 @@ class Asker:
         collator: for its views and prompts; conversations of an image share their prefix.
         max_rows: most questions that are answered at once in `generate`; bounds the memory.
         max_new_tokens: longest answer in `generate`.
+        cache: of SAM's features, whose store the collator has.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Asker:
         *,
         max_rows: int = 8,
         max_new_tokens: int = 128,
+        cache: FeatureCache | None = None,
     ) -> None:
         self.model = model
         self.registry = registry
         self.collator = collator
         self.max_rows = max_rows
         self.max_new_tokens = max_new_tokens
+        self.cache = cache
 
     @torch.inference_mode()
     def replies(self, sample: Sample, protocol: Protocol, scoring: str) -> list[Reply]:
@@ -125,7 +129,8 @@ class Asker:
 
     def _collate(self, sample: Sample) -> Batch:
         parameter = next(self.model.parameters())
-        return self.collator([sample]).to(parameter.device, parameter.dtype)
+        batch = self.collator([sample]).to(parameter.device, parameter.dtype)
+        return batch if self.cache is None else self.cache.fill(batch)[0]
 
     def _generated(self, sample: Sample) -> list[Reply]:
         conversations = sample.conversations

@@ -87,6 +87,12 @@ class TrainSettings:
     strict_data: bool = setting(
         False, help="stop at the first bad record; otherwise it is replaced, counted and reported", group=DATA
     )
+    cache_features: str | None = setting(
+        None, help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again", group=DATA
+    )
+    cache_gigabytes: float = setting(
+        200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0, group=DATA
+    )
     workers: int = setting(4, help="data loading processes of each rank; 0 loads in the process", minimum=0, group=DATA)
 
     epochs: int = setting(120, help="epochs", minimum=1, group=TRAINING)
@@ -168,6 +174,11 @@ class TrainSettings:
                 "make them so, or use --sampling replacement"
             )
         self._check_memory()
+        if self.cache_features is not None and self.train_scope == "all":
+            raise ValueError(
+                f"--cache_features {self.cache_features} keeps what SAM's frozen encoder gives, but --train_scope all "
+                "trains the encoder; use --train_scope paper, or leave --cache_features out"
+            )
         self.method()
 
     def _check_memory(self) -> None:

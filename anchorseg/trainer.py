@@ -24,6 +24,7 @@ from anchorseg.config import Method
 from anchorseg.data import build_mixture, data_folder, make_collator, training_batches
 from anchorseg.engine_config import build_optimizer, deepspeed_config
 from anchorseg.evaluation import Evaluator, Result
+from anchorseg.feature_cache import open_cache
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.objective import Losses, Objective
 from anchorseg.settings import TrainSettings
@@ -96,7 +97,13 @@ class Trainer:
     def __init__(self, settings: TrainSettings, model: AnchorSegModel, registry: TokenRegistry) -> None:
         self.settings = settings
         self.registry = registry
-        self.collator = make_collator(model.config, registry, max_length=settings.model_max_length)
+        self.cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
+        self.collator = make_collator(
+            model.config,
+            registry,
+            max_length=settings.model_max_length,
+            store=None if self.cache is None else self.cache.store,
+        )
         self.objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
         self.benchmarks = self._benchmarks()
         self.mixture = build_mixture(settings, self.collator)
@@ -138,6 +145,8 @@ class Trainer:
                 progress = self._validate_and_save(folder, step, progress)
                 window.restart_clock()
         bar.close()
+        if self.cache is not None:
+            self.cache.finish()
         return progress
 
     def start(self) -> Progress:
@@ -168,15 +177,23 @@ class Trainer:
             for entry in self.skips.add(skipped):
                 tqdm.write(f"skipped a record: {entry}")
             micro = ((step - 1) * settings.grad_accumulation_steps + accumulation) * world_size() + rank()
+            batch, hits = self._ready(batch)
             losses = self._micro_step(step, micro, batch)
-            for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
+            for name, value in {"loss": losses.total.detach(), **losses.terms, **hits}.items():
                 sums.setdefault(name, []).append(value)
         self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
         return {**self._mean_over_ranks(sums), "lr": rate}
 
+    def _ready(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch where the model is; with a cache all its SAM features, and the share that was there."""
+        batch = batch.to(self.engine.device, DTYPES[self.settings.precision])
+        if self.cache is None:
+            return batch, {}
+        batch, hits = self.cache.fill(batch)
+        return batch, {"cache_hits": torch.tensor(hits)}
+
     def _micro_step(self, step: int, micro: int, batch: Batch) -> Losses:
         seed_torch(self.settings.seed, "dropout", micro)
-        batch = batch.to(self.engine.device, DTYPES[self.settings.precision])
         losses = self.objective(self.engine(batch), batch)
         _check_finite(step, losses, batch)
         self.engine.backward(losses.total)
@@ -199,6 +216,8 @@ class Trainer:
         values["peak_memory_gb"] = peak_memory_gb()
         values["skipped"] = sum(self.skips.reasons.values())
         folder.log(step, {f"train/{name}": value for name, value in values.items()})
+        if self.cache is not None:
+            self.cache.say()
         shown = {
             name: f"{value:.3f}" for name, value in values.items() if name in ("loss", "ce", "mask_dice", "t2m_dice")
         }
@@ -208,7 +227,7 @@ class Trainer:
         """Results of every validation set, by name: forced, or generated where a set cannot be forced."""
         model: AnchorSegModel = self.engine.module
         model.eval()
-        evaluator = Evaluator(model, self.registry, self.collator)
+        evaluator = Evaluator(model, self.registry, self.collator, cache=self.cache)
         results = {
             name: evaluator.evaluate(
                 source, name=name, protocol="forced" if "forced" in source.protocols else "generate"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dataset.feature_store import FeatureStore, image_key
 from dataset.prompt import Branch, PromptEncoder
 from dataset.sample import Sample
 from utils import geometry
@@ -42,6 +43,7 @@ class Batch:
         clip_pixels: (B, 3, S, S) normalised CLIP views; patch_valid: (B, P) false at padding patches.
         sam_pixels: (b, 3, S, S) normalised SAM views of the images without `sam_features`, in order.
         sam_features: of each image (C, G, G) as SAM's encoder gave them before, or None.
+        sam_keys: of each image the key of its features; empty where none are stored.
         clip_sizes, sam_sizes, original_sizes: (h, w) of each image's content in each view, and H, W.
         input_ids: (R, T) ids, P placeholders a row; labels: (R, T), -100 where not supervised.
         segments: (R, T) 0 at the image prefix, 1, 2, ... at its conversations, -1 at padding.
@@ -56,6 +58,7 @@ class Batch:
     patch_valid: Tensor
     sam_pixels: Tensor
     sam_features: tuple[Tensor | None, ...]
+    sam_keys: tuple[str, ...]
     clip_sizes: tuple[tuple[int, int], ...]
     sam_sizes: tuple[tuple[int, int], ...]
     original_sizes: tuple[tuple[int, int], ...]
@@ -91,10 +94,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """The two views of an image."""
+    """An image for the two backbones: its views, or SAM's stored features instead of SAM's view.
+
+    Attributes:
+        clip: the CLIP view.
+        sam_pixels: (3, S, S), or None where there are features.
+        sam_features: (C, G, G), or None.
+        sam_key: of the features; empty where none are stored.
+        sam_size, size: (h, w) of the content in SAM's view, and H, W.
+    """
 
     clip: geometry.View
-    sam: geometry.View
+    sam_pixels: Tensor | None
+    sam_features: Tensor | None
+    sam_key: str
+    sam_size: tuple[int, int]
     size: tuple[int, int]
 
 
@@ -136,12 +150,21 @@ class Collator:
         views: sizes and statistics of the two image views.
         share_prefix: put all conversations of an image in one row behind one prefix; otherwise each has a row.
             The results are the same.
+        store: where features of SAM's encoder may lie already.
     """
 
-    def __init__(self, prompt: PromptEncoder, views: ImageViews, *, share_prefix: bool = True) -> None:
+    def __init__(
+        self,
+        prompt: PromptEncoder,
+        views: ImageViews,
+        *,
+        share_prefix: bool = True,
+        store: FeatureStore | None = None,
+    ) -> None:
         self.prompt = prompt
         self.views = views
         self.share_prefix = share_prefix
+        self.store = store
 
     def check(self, sample: Sample) -> None:
         """Refuse a sample that cannot be collated.
@@ -153,14 +176,26 @@ class Collator:
             self.prompt.branch(conversation, sample.record)
 
     def prepare(self, sample: Sample) -> PreparedImage:
-        """Make both views of the sample's image."""
+        """Make the views of the sample's image; SAM's is not needed where its features are stored."""
         views = self.views
         height, width = sample.image.shape[:2]
+        key = "" if self.store is None else image_key(sample.image)
+        features = None if self.store is None else self.store.find(key)
+        pixels = None
+        if features is None:
+            pixels = geometry.make_view(sample.image, views.sam_side, geometry.SAM_MEAN, geometry.SAM_STD).pixels
         return PreparedImage(
             clip=geometry.make_view(sample.image, views.clip_side, views.clip_mean, views.clip_std),
-            sam=geometry.make_view(sample.image, views.sam_side, geometry.SAM_MEAN, geometry.SAM_STD),
+            sam_pixels=pixels,
+            sam_features=features,
+            sam_key=key,
+            sam_size=geometry.longest_side_size((height, width), views.sam_side),
             size=(height, width),
         )
+
+    def _sam_pixels(self, images: Sequence[PreparedImage]) -> Tensor:
+        pixels = [image.sam_pixels for image in images if image.sam_pixels is not None]
+        return torch.stack(pixels) if pixels else torch.zeros(0, 3, self.views.sam_side, self.views.sam_side)
 
     def _rows(self, samples: Sequence[Sample], branches: list[list[Branch]]) -> list[_Row]:
         prefix = self.prompt.prefix
@@ -193,10 +228,11 @@ class Collator:
             patch_valid=torch.stack(
                 [geometry.patch_validity(image.clip.size, views.clip_side, views.token_grid) for image in images]
             ),
-            sam_pixels=torch.stack([image.sam.pixels for image in images]),
-            sam_features=(None,) * len(images),
+            sam_pixels=self._sam_pixels(images),
+            sam_features=tuple(image.sam_features for image in images),
+            sam_keys=tuple(image.sam_key for image in images),
             clip_sizes=tuple(image.clip.size for image in images),
-            sam_sizes=tuple(image.sam.size for image in images),
+            sam_sizes=tuple(image.sam_size for image in images),
             original_sizes=tuple(image.size for image in images),
             input_ids=_pad([row.ids for row in rows], 0),
             labels=_pad([row.labels for row in rows], IGNORED_LABEL),

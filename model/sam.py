@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model.sam_attention import SamAttention
+
 
 def _load_modeling() -> ModuleType:
     """Import `segment_anything.modeling` without the package's `__init__`, which needs torchvision."""
@@ -73,7 +75,7 @@ class SamSizes:
 
 
 def _image_encoder(sizes: SamSizes) -> nn.Module:
-    return _sam.ImageEncoderViT(
+    encoder = _sam.ImageEncoderViT(
         img_size=sizes.image_size,
         patch_size=sizes.patch_size,
         embed_dim=sizes.encoder_width,
@@ -87,6 +89,10 @@ def _image_encoder(sizes: SamSizes) -> nn.Module:
         window_size=sizes.window_size,
         global_attn_indexes=sizes.global_attention,
     )
+    for block in encoder.blocks:
+        # Windows are the attention's own; for a block that has none, all attention is over the whole grid.
+        block.attn, block.window_size = SamAttention(block.attn, block.window_size), 0
+    return encoder
 
 
 def _prompt_encoder(sizes: SamSizes) -> nn.Module:

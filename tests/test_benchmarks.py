@@ -84,7 +84,7 @@ def test_linear_layers_and_attention_are_counted(seven_billion):
 
 
 # At three conversations SAM's encoder is a fifth of what is left, so that 0.304 is reached and not the 0.30 aimed at.
-@pytest.mark.parametrize(("conversations", "bound", "cached"), [(3, 0.31, 0.26), (9, 0.15, 0.13)])
+@pytest.mark.parametrize(("conversations", "bound", "cached"), [(3, 0.30, 0.26), (9, 0.15, 0.13)])
 def test_operations_of_a_7b_step(seven_billion, conversations, bound, cached):
     ratios = flops.summary(flops.training(*seven_billion, 2, conversations))
     assert ratios["ratio"] < bound

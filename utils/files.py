@@ -1,10 +1,11 @@
-"""Files that are either whole or absent: atomic writing of text and JSON."""
+"""Files that are either whole or absent: atomic writing of bytes, text and JSON."""
 
 import dataclasses
 import json
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +17,34 @@ from utils.errors import OutputExistsError
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file so that a reader, or a kill at any moment, never meets half of it.
+    """Write a UTF-8 text file so that a reader, or a kill at any moment, never meets half of it."""
+    write_bytes(path, text.encode("utf-8"))
 
-    The text goes to a temporary file beside `path`, is forced to the disk and takes the name in one step.
+
+def write_bytes(path: str | Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader, or a kill at any moment, never meets half of it.
+
+    The content goes to a temporary file beside `path` and takes the name in one step.
+
+    Args:
+        path: the file.
+        content: all of it.
+        durable: force it to the disk first, so that the same holds when the machine itself stops.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id: processes of several machines may write into one folder.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def write_json(path: str | Path, obj: object) -> None:

@@ -82,7 +82,7 @@ def test_the_backbones_read_an_image_once(predictor):
     calls = []
     hooks = [
         module.register_forward_hook(lambda *_: calls.append(1))
-        for module in (predictor.model.sam.image_encoder, predictor.model.llava.network.model.vision_tower)
+        for module in (predictor.model.sam.image_encoder, predictor.model.llava.network.model.vision_tower.embeddings)
     ]
     predictor.set_image(make_sample(1).image)
     for query in QUERIES:

@@ -1,0 +1,177 @@
+"""Feature cache: SAM's frozen encoder runs once for each image, and its features are kept in a `FeatureStore`.
+
+The collator takes what is stored; here the other images are encoded and stored, one by one, so that features are a
+function of the image alone. Entries are never deleted for room: images are drawn uniformly, so what is there is as
+likely to be wanted as what would replace it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset.batch import Batch
+from dataset.feature_store import DamagedEntryError, FeatureStore, Usage, measure, remove_leftovers
+from model.sam import SamBackbone
+from utils import geometry
+from utils.distributed import all_gather_objects, is_main, world_size
+
+_FORMAT = 1
+"""To be raised with every change of `geometry.make_view` or of the entries, so that old ones are not found."""
+
+_MOST_NAMED = 10
+"""Dropped entries that a rank names; more are only counted."""
+
+
+def encoder_digest(sam: SamBackbone) -> str:
+    """Digest of all that features depend on beside the image: the encoder's weights and sizes, and the view."""
+    view = (_FORMAT, geometry.SAM_MEAN, geometry.SAM_STD, sorted(asdict(sam.sizes).items()))
+    digest = hashlib.sha256(str(view).encode())
+    for name, value in sam.image_encoder.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def open_store(sam: SamBackbone, root: Path) -> FeatureStore:
+    """The store of an encoder's features, in the type of its weights."""
+    grid = sam.sizes.grid
+    dtype = next(sam.image_encoder.parameters()).dtype
+    return FeatureStore(root / encoder_digest(sam), (sam.sizes.prompt_width, grid, grid), dtype)
+
+
+class FeatureCache:
+    """Gives every image of a batch its SAM features.
+
+    All ranks make one together, and call `say` and `report` together.
+
+    Args:
+        sam: whose encoder does not change any more.
+        root: folder of all stores.
+        gigabytes: size of that folder, in 10^9 bytes, from which on nothing is stored; each rank has an equal share of
+            what is free at the start.
+    """
+
+    def __init__(self, sam: SamBackbone, root: str, gigabytes: float) -> None:
+        self.store = open_store(sam, Path(root))
+        self._sam = sam
+        self._root = Path(root)
+        self._gigabytes = gigabytes
+        self._counts: Counter[str] = Counter()
+        self._stores = True
+        self._news: list[str] = []
+        self._said: set[str] = set()
+        if is_main():
+            remove_leftovers(self._root)
+        self._room = (gigabytes * 1e9 - self._usage().total_bytes) / world_size()
+
+    @torch.no_grad()
+    def fill(self, batch: Batch) -> tuple[Batch, float]:
+        """The batch with the features of all its images, and the share of images that were not encoded for it.
+
+        Args:
+            batch: on the encoder's device, made by a collator with this cache's store.
+        """
+        assert all(batch.sam_keys), "the collator has no store"
+        views = iter(batch.sam_pixels)
+        encoded = self._counts["encoded"]
+        features = tuple(
+            self._find_or_make(key, next(views)) if given is None else given
+            for key, given in zip(batch.sam_keys, batch.sam_features, strict=True)
+        )
+        self._counts["images"] += len(features)
+        hits = 1 - (self._counts["encoded"] - encoded) / len(features)
+        return replace(batch, sam_pixels=batch.sam_pixels[:0], sam_features=features), hits
+
+    def _find_or_make(self, key: str, view: Tensor) -> Tensor:
+        # A worker looked some batches ago; and what it found damaged is dropped here, where it can be said.
+        try:
+            stored = self.store.read(key)
+        except DamagedEntryError as error:
+            stored = None
+            self._drop(key, str(error))
+        if stored is not None:
+            return stored.to(view.device)
+        made = self._sam.image_features(view.unsqueeze(0))[0]
+        self._counts["encoded"] += 1
+        self._keep(key, made)
+        return made
+
+    def _drop(self, key: str, reason: str) -> None:
+        self._counts["dropped"] += 1
+        if self._counts["dropped"] <= _MOST_NAMED:
+            self._news.append(f"feature cache: {self.store.path(key)} is dropped: {reason}; it is made again")
+        try:
+            self._room += self.store.drop(key)
+        except OSError as error:
+            self._close(f"{self.store.path(key)} cannot be deleted ({error.strerror}); mend its permissions")
+
+    def _keep(self, key: str, features: Tensor) -> None:
+        if self._stores and self._room < self.store.entry_bytes:
+            self._close(
+                f"--cache_gigabytes {self._gigabytes:g} of {self._root} are used up; give more, or delete the folders "
+                f"beside {self.store.folder.name}, which hold the features of other weights"
+            )
+        if self._stores:
+            try:
+                self._room -= self.store.write(key, features)
+                return
+            except OSError as error:
+                self._close(f"{self.store.folder} cannot be written ({error.strerror}); make room on its disk")
+        self._counts["not stored"] += 1
+
+    def _close(self, why: str) -> None:
+        self._stores = False
+        self._news.append(
+            f"feature cache: {why}. The run goes on, but stores nothing more: other images are encoded each time"
+        )
+
+    def say(self) -> None:
+        """Print what any rank has to say, each sentence once."""
+        for sentence in (sentence for part in all_gather_objects(self._news) for sentence in part):
+            if is_main() and sentence not in self._said:
+                tqdm.write(sentence)
+            self._said.add(sentence)
+        self._news = []
+
+    def report(self) -> None:
+        """Print what is stored and, after a run, what it was good for."""
+        counts = sum(all_gather_objects(self._counts), Counter())
+        usage = self._usage()
+        text = (
+            f"feature cache {self.store.folder}: {usage.images} images of {self.store.entry_bytes / 1e6:.2f} MB; "
+            f"the folder holds {usage.total_bytes / 1e9:.3g} of {self._gigabytes:g} GB"
+        )
+        if counts["images"]:
+            text += (
+                f"; {1 - counts['encoded'] / counts['images']:.1%} of {counts['images']} images were found, "
+                f"{counts['dropped']} entries dropped, {counts['not stored']} images not stored"
+            )
+        if is_main():
+            tqdm.write(text)
+
+    def finish(self) -> None:
+        """Print what is still to be said, and the report of the run."""
+        self.say()
+        self.report()
+
+    def _usage(self) -> Usage:
+        # Once, so that all ranks agree.
+        (usage, *_) = all_gather_objects(measure(self._root, self.store) if is_main() else None)
+        assert usage is not None
+        return usage
+
+
+def open_cache(sam: SamBackbone, root: str | None, gigabytes: float) -> FeatureCache | None:
+    """The cache of `--cache_features` and `--cache_gigabytes`, or None; says what it holds."""
+    if root is None:
+        return None
+    cache = FeatureCache(sam, root, gigabytes)
+    cache.report()
+    return cache
