@@ -4,4 +4,5 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 ruff check .
 mypy .
-python -m pytest "$@"
+# A process for each core, with one thread; tests of a file share what they set up.
+OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile "$@"
