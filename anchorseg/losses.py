@@ -73,9 +73,9 @@ class _Sums(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, targets, weight, ignore)
         soft = targets.to(logits.dtype)
-        # -w t log p - (1 - t) log(1 - p), where log(1 - p) = log p - x
-        entropy, log_p = torch.addcmul(logits, soft, logits, value=-1), F.logsigmoid(logits)
-        entropy.sub_(log_p if weight is None else log_p.mul_((soft * (weight - 1)).add_(1)))
+        # -w t log p - (1 - t) log(1 - p), where -log(1 - p) = x - log p
+        entropy, surprise = torch.addcmul(logits, soft, logits, value=-1), F.softplus(-logits)
+        entropy.add_(surprise if weight is None else surprise.mul_((soft * (weight - 1)).add_(1)))
         given = logits.sigmoid()
         if ignore is not None:
             entropy.masked_fill_(ignore, 0)

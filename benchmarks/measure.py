@@ -28,34 +28,37 @@ class Cost:
     peak_bytes: int
 
 
-def _start(device: str) -> None:
-    gc.collect()
+def _synchronise(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
 
 
-def _peak_bytes(device: str) -> int:
+def _seconds(call: Callable[[], object], device: str) -> tuple[float, float]:
+    """By the clock and of the processor."""
+    gc.collect()
+    _synchronise(device)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    call()
+    _synchronise(device)
+    return time.perf_counter() - began, time.process_time() - cpu_began
+
+
+def _peak_bytes(call: Callable[[], object], device: str) -> int:
+    """In a call of its own, for memory that was given back makes a call slow."""
+    gc.collect()
     if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        call()
         return torch.cuda.max_memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak so far
+    call()
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024
 
 
-def _once(call: Callable[[], object], device: str) -> Cost:
-    _start(device)
-    began, cpu_began = time.perf_counter(), time.process_time()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return Cost(time.perf_counter() - began, time.process_time() - cpu_began, _peak_bytes(device))
-
-
 def in_turn(ways: Mapping[str, Callable[[], object]], *, device: str, repeats: int) -> dict[str, Cost]:
-    """Cost of each way; all are called once uncounted, then one after the other, `repeats` times.
+    """Cost of each way; all are called once uncounted, then one after the other, `repeats` times, and once for memory.
 
     Args:
         ways: by name.
@@ -64,14 +67,14 @@ def in_turn(ways: Mapping[str, Callable[[], object]], *, device: str, repeats: i
     """
     for call in ways.values():
         call()
-    found = [{name: _once(call, device) for name, call in ways.items()} for _ in range(repeats)]
+    found = [{name: _seconds(call, device) for name, call in ways.items()} for _ in range(repeats)]
     return {
         name: Cost(
-            statistics.median(costs[name].seconds for costs in found),
-            statistics.median(costs[name].cpu_seconds for costs in found),
-            max(costs[name].peak_bytes for costs in found),
+            statistics.median(times[name][0] for times in found),
+            statistics.median(times[name][1] for times in found),
+            _peak_bytes(call, device),
         )
-        for name in ways
+        for name, call in ways.items()
     }
 
 
@@ -79,7 +82,7 @@ def matmul_peak(device: str, dtype: torch.dtype) -> float:
     """Operations a second of the best of ten large matrix products."""
     side = 8192 if device == "cuda" else 2048
     left, right = torch.randn(2, side, side, device=device).to(dtype)
-    seconds = min(_once(lambda: left @ right, device).seconds for _ in range(10))
+    seconds = min(_seconds(lambda: left @ right, device)[0] for _ in range(10))
     return 2 * side**3 / seconds
 
 
