@@ -51,6 +51,7 @@ class EvalSettings:
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
+    compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use")
     cache_features: str | None = setting(
         None, help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again"
     )
@@ -144,6 +145,8 @@ def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Resu
         settings.version, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in
     )
     model = model.to(device)
+    if settings.compile_sam:
+        model.sam.image_encoder.compile()
     cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
     collator = make_collator(
         model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store

@@ -14,6 +14,7 @@ from anchorseg.trainable import describe_trainable
 from anchorseg.trainer import Trainer
 from utils.distributed import ensure_single_process_environment, is_main
 from utils.errors import SettingsError, exit_on_error
+from utils.extensions import stale_locks
 from utils.run_folder import RunFolder
 from utils.settings import parse, render, to_dict
 
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> None:
     check_data_folder(settings.dataset_dir)
     check_cache_folder(settings.cache_features)
     check_weights(settings)
+    for sentence in stale_locks():
+        print(f"warning: {sentence}", file=sys.stderr)
     ensure_single_process_environment()
     deepspeed.init_distributed()
     model, registry = build_for_training(settings)

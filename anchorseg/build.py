@@ -80,6 +80,8 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
     choose_trainable(model, settings, registry)
     if checkpoints_gradients(settings):
         model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    if settings.compile_sam:
+        model.sam.image_encoder.compile()
     return model, registry
 
 

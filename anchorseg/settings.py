@@ -31,6 +31,7 @@ class TrainSettings:
     sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
         "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", group=MODEL
     )
+    compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use", group=MODEL)
     precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
     lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)

@@ -58,7 +58,7 @@ def test_the_published_encoder_has_this_models_weights():
 def test_inference_and_scaling_run(capsys):
     inference.main(["--size", "tiny", "--questions", "2", "--repeats", "1"])
     assert set(last_line(capsys)["costs"]) == {"forced", "written"}
-    scaling.main(["--size", "tiny", "--counts", "1", "--heights", "60", "--repeats", "1"])
+    scaling.main(["--size", "tiny", "--counts", "1", "--heights", "60", "--ranks", "--repeats", "1"])
     assert set(last_line(capsys)["series"]) == {"conversations", "image height", "questions"}
 
 

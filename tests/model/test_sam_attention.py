@@ -173,3 +173,14 @@ def test_training_holds_no_bias_of_more_rows_than_the_bound(monkeypatch):
             ours(images_of(sizes, 2))
         held.append(sum(tensor.numel() for tensor in saved.values()))
     assert held[1] + 2 * 2 * 12**4 <= held[0]
+
+
+def test_the_encoder_compiles_whole(monkeypatch):
+    """With the tracer of torch.compile alone; generating code takes minutes."""
+    ours, _ = encoders(PADDED)
+    images = images_of(PADDED, 1)
+    with torch.no_grad():
+        expected = ours(images)
+        ours.compile(backend="eager", fullgraph=True)
+        assert difference(ours(images), expected) < 1e-6
+    assert not any("_orig_mod" in name for name in ours.state_dict())
