@@ -55,10 +55,13 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
     folder = run / "checkpoints"
     name = folder / pointer
     if not name.is_file():
-        raise CheckpointError(f"{name} does not exist; the run has no {pointer} checkpoint yet")
+        raise CheckpointError(
+            f"{name} does not exist; the run has no {pointer} checkpoint. "
+            "A run that was not validated has only its latest: --checkpoint latest"
+        )
     tag = name.read_text().strip()
     read_client_state(folder / tag)
-    model, registry = build_for_training(replace(settings, gradient_checkpointing="off"))
+    model, registry = build_for_training(replace(settings, gradient_checkpointing="off", compile_sam=False))
     trained = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
     own = model.state_dict()
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -44,6 +44,7 @@ def read_label_map(path: str | Path) -> np.ndarray:
     if label.mode not in ("1", "L", "P"):
         raise DataError(
             path,
-            f"its pixels are {label.mode}, but a label map holds one class number of 0 to 255 a pixel; fetch it again",
+            f"its pixels are {label.mode}, but a label map holds one class number of 0 to 255 a pixel, in grey or by a "
+            "palette; fetch it again, or write it so",
         )
     return np.asarray(label if label.mode == "P" else label.convert("L"))

@@ -170,10 +170,14 @@ class DrawOrder(Sampler[list[int]]):
         return len(self._range)
 
 
+MAX_SKIPPED = 0.01
+"""Share of skipped records at which a run stops."""
+
+
 class SkipCounter:
     """Counts skipped records by reason."""
 
-    def __init__(self, max_share: float = 0.01, grace: int = 100) -> None:
+    def __init__(self, max_share: float = MAX_SKIPPED, grace: int = 100) -> None:
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self._max_share, self._grace = max_share, grace

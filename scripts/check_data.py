@@ -18,7 +18,7 @@ import numpy as np
 from anchorseg.data import data_folder
 from anchorseg.settings import TrainSettings
 from dataset.expected import EXPECTED
-from dataset.mixture import Source
+from dataset.mixture import MAX_SKIPPED, Source
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import Records
 from dataset.registry import FAMILIES, SETS, FamilyOptions, training_sources
@@ -26,9 +26,6 @@ from dataset.sample import RejectSlot, Sample, TargetSlot
 from utils import drawing
 from utils.errors import DataError, SettingsError, UserError, exit_on_error
 from utils.seeding import generator_for
-
-MAX_SKIPPED = 0.01
-"""Share of bad records at which `dataset.mixture.SkipCounter` stops a run."""
 
 _TRIED, _SHOWN, _COLUMNS = 5, 3, 2
 
