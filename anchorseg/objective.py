@@ -61,30 +61,34 @@ class Objective:
         count = 0
         for image in range(len(batch.records)):
             truth = batch.target_truth(image)
-            present = truth.flatten(1).any(dim=1)
-            if not present.any():
+            present = truth.flatten(1).any(dim=1).nonzero()[:, 0]
+            if not len(present):
                 continue
-            count += int(present.sum())
-            for name, values in self._image_terms(segmentation, image, present, batch).items():
+            count += len(present)
+            # Maps of the image's size are copied only where targets without a pixel are left out.
+            kept = slice(None) if len(present) == len(truth) else present
+            for name, values in self._image_terms(segmentation, image, kept, batch).items():
                 sums.setdefault(name, []).append(values.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
             return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
-    def _image_terms(self, segmentation: Segmentation, image: int, present: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _image_terms(
+        self, segmentation: Segmentation, image: int, kept: Tensor | slice, batch: Batch
+    ) -> dict[str, Tensor]:
         method, prior = self.method, segmentation.prior
-        logits, truth = segmentation.masks[image][present], batch.target_truth(image)[present]
+        logits, truth = segmentation.masks[image][kept], batch.target_truth(image)[kept]
         ignore = batch.target_ignore(image) if method.void_pixels == "ignore" else None
-        ignore = None if ignore is None else ignore[present]
+        ignore = None if ignore is None else ignore[kept]
         found = mask_loss(logits, truth, ignore=ignore)
         terms = {"mask_bce": found.bce, "mask_dice": found.dice}
         if prior is not None and method.token_to_mask:
-            maps = prior.maps[image][present]
+            maps = prior.maps[image][kept]
             found = cycle.token_to_mask(maps, truth, scale=method.cycle_scale, shift=method.cycle_shift, ignore=ignore)
             terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
         if prior is not None and method.mask_to_token:
-            responses = prior.responses[segmentation.target_images == image][present].float()
+            responses = prior.responses[segmentation.target_images == image][kept].float()
             found = cycle.mask_to_token(
                 responses,
                 truth,

@@ -1,7 +1,8 @@
 """The plain way, as published code works: the reference of the benchmarks. It has this model's weights and its loss.
 
 Every conversation is a row with an image of its own, which all of CLIP reads again; the language model is recomputed in
-the backward pass; all positions get logits; SAM's encoder is segment-anything's own, once an image.
+the backward pass; all positions get logits; SAM's encoder is segment-anything's own, once an image. Losses are their
+formulas in torch's functions, over whole maps.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anchorseg import cycle
+from anchorseg.losses import DICE_SMOOTH
 from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, visibility
+from anchorseg.objective import LossWeights
 from anchorseg.query_bank import locate_banks
 from dataset.batch import IGNORED_LABEL, Batch
 from model.sam import SamBackbone
+from utils import geometry
 
 
 def published_encoder(sam: SamBackbone) -> nn.Module:
@@ -87,3 +93,61 @@ def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
         labels=next_labels[supervised],
         segmentation=model.segment(hidden, positions, model.image_context(batch, hidden)),
     )
+
+
+def _soft(masks: Tensor, kernel: int) -> Tensor:
+    """Gaussian targets (n, h, w) of masks with a pixel, by a convolution with the two-dimensional kernel."""
+    steps = torch.arange(kernel, device=masks.device) - kernel // 2
+    line = torch.exp(-((steps / cycle.SIGMA) ** 2) / 2)
+    filters = (line[:, None] * line / line.sum() ** 2).to(masks.dtype).expand(len(masks), 1, kernel, kernel)
+    padded = F.pad(masks[None], (kernel // 2,) * 4, mode="reflect")
+    blurred = F.conv2d(padded, filters, groups=len(masks))[0]
+    return blurred / blurred.amax(dim=(1, 2), keepdim=True)
+
+
+def _mask_loss(
+    logits: Tensor,
+    targets: Tensor,
+    weights: LossWeights,
+    *,
+    positive: Tensor | float = 1.0,
+    smooth: float = DICE_SMOOTH,
+) -> Tensor:
+    """Sum over targets of the weighted cross entropy and Dice."""
+    positive = torch.as_tensor(positive, device=logits.device)
+    bce = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive, reduction="none").mean(dim=(1, 2))
+    given, wanted = logits.sigmoid(), positive * targets
+    sums = given.sum(dim=(1, 2)) + wanted.sum(dim=(1, 2))
+    dice = 1 - (2 * (given * wanted).sum(dim=(1, 2)) + smooth) / (sums + smooth)
+    return (weights.bce * bce + weights.dice * dice).sum()
+
+
+def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights, clip_side: int) -> Tensor:
+    """What `Objective` gives for the published method, where every target has a pixel.
+
+    Args:
+        output: of `forward`.
+        batch: that it read.
+        weights: of the terms.
+        clip_side: side of the CLIP view in pixels.
+    """
+    segmentation = output.segmentation
+    assert segmentation.prior is not None
+    terms = []
+    for image, logits in enumerate(segmentation.masks):
+        truth = batch.target_truth(image).float()
+        soft = _soft(truth, cycle.TOKEN_TO_MASK_KERNEL)
+        positive = (1 - soft).sum() / (soft.sum() + 1e-6)
+        responses = segmentation.prior.responses[segmentation.target_images == image].float()
+        grid = geometry.grid_side(responses.shape[1])
+        coarse = geometry.masks_to_tokens(truth, clip_side, grid)
+        kernel = min(cycle.MASK_TO_TOKEN_KERNEL, grid - 1 + grid % 2)
+        terms += [
+            _mask_loss(logits, truth, weights),
+            _mask_loss(
+                segmentation.prior.maps[image], soft, weights, positive=positive, smooth=cycle.TOKEN_TO_MASK_SMOOTH
+            ),
+            _mask_loss(responses.unflatten(1, (grid, grid)), _soft(coarse, kernel), weights),
+        ]
+    text = F.cross_entropy(output.logits.float(), output.labels)
+    return weights.ce * text + torch.stack(terms).sum() / len(segmentation.target_images)

@@ -32,7 +32,8 @@ class Steps:
 
     def __init__(self, model: AnchorSegModel, registry: WordRegistry, chosen: list[Sample]) -> None:
         self.model = model
-        self.objective = Objective(settings_of("7b").loss_weights(), model.method, model.config.clip_side)
+        self.weights = settings_of("7b").loss_weights()
+        self.objective = Objective(self.weights, model.method, model.config.clip_side)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
         weight = model.llava.lm_head.weight
         plain, shared = (collate(model, registry, chosen, share_prefix=share) for share in (False, True))
@@ -43,7 +44,8 @@ class Steps:
 
     def plain_loss(self) -> torch.Tensor:
         """Of the plain way, within `naive.published`."""
-        return self.objective(naive.forward(self.model, self.plain), self.plain).total
+        output = naive.forward(self.model, self.plain)
+        return naive.loss(output, self.plain, self.weights, self.model.config.clip_side)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Of this project's, for `shared` or for `stored`."""
