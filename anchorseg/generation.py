@@ -114,5 +114,6 @@ def answer_questions(
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
     positions = locate_banks(ids, model.bank_ids)
-    segmentation = model.segment(hidden, positions, images.context)
+    context = model.image_context(images.batch, images.hidden, images.sam_features.result())
+    segmentation = model.segment(hidden, positions, context)
     return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

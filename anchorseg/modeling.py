@@ -190,12 +190,12 @@ class AnchorSegModel(PreTrainedModel):
         encoded = iter(self.sam.image_features(batch.sam_pixels) if len(batch.sam_pixels) else ())
         return torch.stack([next(encoded) if given is None else given for given in batch.sam_features])
 
-    def image_context(self, batch: Batch, hidden: Tensor) -> ImageContext:
+    def image_context(self, batch: Batch, hidden: Tensor, sam_features: Tensor | None = None) -> ImageContext:
         """What `segment` needs of the images of a batch that was read to `hidden` (R, T, D)."""
         return ImageContext(
             row_images=batch.row_images,
             image_states=hidden[batch.input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1]),
-            sam_features=self.sam_features(batch),
+            sam_features=self.sam_features(batch) if sam_features is None else sam_features,
             patch_valid=batch.patch_valid,
             clip_sizes=batch.clip_sizes,
             sam_sizes=batch.sam_sizes,

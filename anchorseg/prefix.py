@@ -9,13 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from anchorseg.modeling import AnchorSegModel, ImageContext, visibility
+from anchorseg.modeling import AnchorSegModel, visibility
 from dataset.batch import PADDING, PREFIX, Batch
+from utils.beside import Beside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +28,16 @@ class ImagePrefix:
         ids: (B, T) system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
         valid: (B, T) false at padding patches.
         cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
-        context: the images, each with a row of its own.
+        batch: the images, each with a row of its own.
+        sam_features: (B, C, G, G), on a GPU computed beside the language model's reading and writing.
     """
 
     ids: Tensor
     hidden: Tensor
     valid: Tensor
     cache: DynamicCache
-    context: ImageContext
+    batch: Batch
+    sam_features: Beside
 
     def branch_cache(self) -> DynamicCache:
         """A cache that begins with the prefix and may grow: layers replace their tensors and never write into them."""
@@ -57,14 +61,15 @@ def read_images(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
     )
     rows = torch.arange(images, device=ids.device)
     batch = replace(batch, input_ids=ids, segments=segments, positions=positions, row_images=rows)
+    sam_features = Beside(partial(model.sam_features, batch), ids.device)
     cache = DynamicCache(config=model.llava.language_model.config)
-    hidden = model.read(batch, cache)
     return ImagePrefix(
         ids=ids,
-        hidden=hidden,
+        hidden=model.read(batch, cache),
         valid=model.token_valid(ids, segments, batch.patch_valid),
         cache=cache,
-        context=model.image_context(batch, hidden),
+        batch=batch,
+        sam_features=sam_features,
     )
 
 
