@@ -104,7 +104,9 @@ def read_client_state(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    file = path / "mp_rank_00_model_states.pt"
+    # ZeRO stage 3 writes a file for each process, all of them with the same progress and identity.
+    files = [path / f"{process}mp_rank_00_model_states.pt" for process in ("", "zero_pp_rank_0_")]
+    file = next((file for file in files if file.is_file()), files[0])
     if not file.is_file():
         raise CheckpointError(f"{file} is missing; {path} is not a complete DeepSpeed checkpoint")
     try:

@@ -236,7 +236,7 @@ class AnchorSegModel(PreTrainedModel):
         bank = self.query_bank(*gather_states(hidden, positions))
         prior = self.spatial_prior(bank.anchors, positions.rows, context) if self.method.spatial_prior else None
         features = context.sam_features[target_images]
-        low_resolution, iou = self.sam.decode(self.condition(features, prior), bank.queries)
+        low_resolution, iou = self.sam(self.condition(features, prior), bank.queries)
         masks = tuple(
             geometry.upscale_masks(
                 low_resolution[target_images == image, 0], self.sam.sizes.image_size, context.sam_sizes[image], size

@@ -6,6 +6,7 @@ Letters: R rows, N targets, K latent tokens, T positions, D language width, C pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,12 @@ class BankPositions:
         return len(self.rows)
 
 
-@dataclass(frozen=True)
-class QueryBank:
-    """Ordered queries (N, L, C) for the mask decoder, and the anchor states (N, D) for the spatial prior."""
+class QueryBank(NamedTuple):
+    """Ordered queries (N, L, C) for the mask decoder, and the anchor states (N, D) for the spatial prior.
+
+    A tuple and no dataclass, in which DeepSpeed does not find the tensors: ZeRO stage 3 would not gather the positions
+    for the backward pass.
+    """
 
     queries: Tensor
     anchors: Tensor

@@ -109,9 +109,9 @@ class TrainSettings:
     optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = setting(
         "adamw", help="AdamW; the others keep its state in 8 bits and need bitsandbytes", group=TRAINING
     )
-    zero_stage: Literal[0, 1, 2] = setting(
+    zero_stage: Literal[0, 1, 2, 3] = setting(
         2,
-        help="DeepSpeed ZeRO stage; 3 is not supported, for SAM's weights are read outside their modules",
+        help="DeepSpeed ZeRO stage; 3 splits the weights too, and gathers them all to validate",
         group=TRAINING,
     )
     offload: Literal["none", "optimizer"] = setting(
@@ -190,12 +190,20 @@ class TrainSettings:
                 "use --train_scope paper, or --train_embeddings all"
             )
         if self.offload == "optimizer" and self.zero_stage == 0:
-            raise ValueError("--offload optimizer needs ZeRO, but --zero_stage is 0; use --zero_stage 1 or 2")
+            raise ValueError("--offload optimizer needs ZeRO, but --zero_stage is 0; use --zero_stage 1, 2 or 3")
         if self.offload == "optimizer" and self.optimizer != "adamw":
             raise ValueError(
                 f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "
                 "use one of the two"
             )
+        alone = {
+            "--cache_features": self.cache_features is not None,  # each GPU would run the encoder when it likes
+            "--compile_sam": self.compile_sam,
+            f"--optimizer {self.optimizer}": self.optimizer != "adamw",
+        }
+        for option, given in alone.items():
+            if given and self.zero_stage == 3:
+                raise ValueError(f"{option} does not go with --zero_stage 3; leave it out, or use --zero_stage 2")
 
     @property
     def total_steps(self) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 import deepspeed
 import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -59,6 +61,29 @@ def peak_memory_gb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+@contextmanager
+def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
+    """All weights on every rank, so that each may call the model, or parts of it, as often as it likes.
+
+    ZeRO stage 3 otherwise gathers them module by module, all ranks together; below it nothing happens. No training
+    inside.
+    """
+    if engine.zero_optimization_stage() < 3:
+        yield
+        return
+    offload = engine.optimizer.parameter_offload
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
+        # The hooks would give the weights back behind each module's call.
+        offload.destroy()
+        for parameter in engine.module.parameters():
+            parameter.ds_active_sub_modules.clear()
+        offload.forward_hooks, offload.backward_hooks = [], []
+        try:
+            yield
+        finally:
+            offload.setup_zero_stage3_hooks()
 
 
 class _Window:
@@ -228,12 +253,13 @@ class Trainer:
         model: AnchorSegModel = self.engine.module
         model.eval()
         evaluator = Evaluator(model, self.registry, self.collator, cache=self.cache)
-        results = {
-            name: evaluator.evaluate(
-                source, name=name, protocol="forced" if "forced" in source.protocols else "generate"
-            )
-            for name, source in self.benchmarks.items()
-        }
+        with whole_weights(self.engine):
+            results = {
+                name: evaluator.evaluate(
+                    source, name=name, protocol="forced" if "forced" in source.protocols else "generate"
+                )
+                for name, source in self.benchmarks.items()
+            }
         model.train()
         return results
 

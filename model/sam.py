@@ -146,7 +146,9 @@ class SamBackbone(nn.Module):
 
     def no_prior_features(self, count: int) -> Tensor:
         """SAM's own embedding for "no mask prompt", (count, C, G, G)."""
-        embedding = self.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        # Called and not read, for ZeRO stage 3 gathers a layer's weight for its call.
+        index = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.new_zeros(1, dtype=torch.long)
+        embedding = self.prompt_encoder.no_mask_embed(index).reshape(1, -1, 1, 1)
         return embedding.expand(count, -1, self.sizes.grid, self.sizes.grid)
 
     def position_encoding(self) -> Tensor:
@@ -156,8 +158,11 @@ class SamBackbone(nn.Module):
         size = (self.sizes.grid, self.sizes.grid)
         return functional_call(layer, {name: getattr(layer, name).float()}, (size,)).unsqueeze(0)
 
-    def decode(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
         """Decode masks from conditioned features and the query bank (paper, Eq. 8).
+
+        This is the module's call, for ZeRO stage 3 gathers `mask_token_positions`, and what of other modules is read
+        here, for a call and for its backward pass.
 
         Args:
             features: (N, C, G, G) image features of each target's image plus its prior.

@@ -165,7 +165,8 @@ def test_the_configuration_names_stage_and_place():
     [
         ({"offload": "optimizer", "zero_stage": 0}, "--offload optimizer needs ZeRO, but --zero_stage is 0"),
         ({"offload": "optimizer", "optimizer": "adamw8bit"}, "does not go with --optimizer adamw8bit"),
-        ({"zero_stage": 3}, "zero_stage is 3; it must be one of 0, 1, 2"),
+        ({"zero_stage": 3, "compile_sam": True}, "--compile_sam does not go with --zero_stage 3"),
+        ({"zero_stage": 3, "cache_features": "features"}, "--cache_features does not go with --zero_stage 3"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, sentence):

@@ -1,0 +1,107 @@
+"""ZeRO stage 3 on two ranks, every weight divided: stage 2's losses, exact resume, validation, merging."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Small weights would else stay whole, and those of the miniature are small.
+TRAIN = """
+import sys
+
+import anchorseg.trainer as trainer
+import train_ds
+
+usual = trainer.deepspeed_config
+
+def divided(*arguments):
+    config = usual(*arguments)
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return config
+
+trainer.deepspeed_config = divided
+train_ds.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zero3")
+    (folder / "train.py").write_text(TRAIN)
+    # Three validation scenes on two ranks: one rank has more to do.
+    scenes = [sys.executable, "-m", "scripts.make_scenes", str(folder / "scenes"), "--train", "8", "--val", "3"]
+    subprocess.run([*scenes, "--test", "1"], cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def command(place, name, *extra):
+    return [
+        str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", str(place / "train.py"),
+        "--preset", "tiny", "--train_scope", "paper", "--dataset_dir", str(place / "scenes"),
+        "--log_base_dir", str(place), "--exp_name", name, "--epochs", "1", "--steps_per_epoch", "4",
+        "--batch_size", "1", "--print_freq", "1", "--workers", "0", "--warmup_steps", "2", "--lr", "1e-4",
+        "--num_classes_per_sample", "2", "--lora_dropout", "0.1", "--eval_interval", "2", *extra,
+    ]  # fmt: skip
+
+
+def started(arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(arguments):
+    process = started(arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-4000:]
+
+
+def logged(place, name, tag):
+    lines = [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
+    return [line[tag] for line in lines if tag in line]
+
+
+@pytest.fixture(scope="module")
+def divided(place):
+    run(command(place, "three", "--zero_stage", "3"))
+    return place
+
+
+def test_losses_and_scores_are_those_of_stage_2(divided):
+    run(command(divided, "two", "--zero_stage", "2"))
+    assert logged(divided, "three", "train/loss") == pytest.approx(logged(divided, "two", "train/loss"), rel=1e-5)
+    (tag,) = {
+        name for line in (divided / "two" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)
+        if name.endswith("giou")
+    }  # fmt: skip
+    assert logged(divided, "three", tag) == pytest.approx(logged(divided, "two", tag), abs=1e-4)
+    assert len(logged(divided, "two", tag)) == 2
+
+
+def test_a_killed_run_resumes_exactly(divided):
+    arguments = command(divided, "killed", "--zero_stage", "3")
+    process = started(arguments)
+    latest = divided / "killed" / "checkpoints" / "latest"
+    while not latest.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert latest.read_text() == "step_00000002"
+    run([*arguments, "--resume"])
+    assert logged(divided, "killed", "train/loss") == logged(divided, "three", "train/loss")
+
+
+def test_a_run_merges(divided):
+    model = divided / "model"
+    arguments = [sys.executable, "merge_lora_weights.py", "--run", str(divided / "three"), "--save_path", str(model)]
+    subprocess.run([*arguments, "--checkpoint", "latest"], cwd=ROOT, check=True, capture_output=True)
+    assert json.loads((model / "merge.json").read_text())["max_relative_difference"] < 1e-5
