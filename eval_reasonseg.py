@@ -21,7 +21,7 @@ from anchorseg.feature_cache import open_cache
 from dataset.registry import Benchmark, open_benchmark
 from dataset.sample import Protocol
 from utils import drawing
-from utils.distributed import is_main, local_rank
+from utils.distributed import is_main, own_device
 from utils.environment import describe_environment
 from utils.errors import exit_on_error
 from utils.files import write_json
@@ -67,10 +67,7 @@ def start_ranks() -> torch.device:
     """Join the other processes, if a launcher started several, and choose this one's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(local_rank())
-    return torch.device("cuda", local_rank())
+    return own_device()
 
 
 def draw(prediction: Prediction, folder: Path, limit: int) -> None:

@@ -12,7 +12,7 @@ from anchorseg.data import check_cache_folder, check_data_folder
 from anchorseg.settings import TrainSettings
 from anchorseg.trainable import describe_trainable
 from anchorseg.trainer import Trainer
-from utils.distributed import ensure_single_process_environment, is_main
+from utils.distributed import ensure_single_process_environment, is_main, own_device
 from utils.errors import SettingsError, exit_on_error
 from utils.extensions import stale_locks
 from utils.run_folder import RunFolder
@@ -37,9 +37,10 @@ def main(argv: list[str]) -> None:
     check_data_folder(settings.dataset_dir)
     check_cache_folder(settings.cache_features)
     check_weights(settings)
-    for sentence in stale_locks():
-        print(f"warning: {sentence}", file=sys.stderr)
     ensure_single_process_environment()
+    for sentence in stale_locks() if is_main() else ():
+        print(f"warning: {sentence}", file=sys.stderr)
+    own_device()
     deepspeed.init_distributed()
     model, registry = build_for_training(settings)
     if is_main():

@@ -50,13 +50,15 @@ def _blur(maps: Tensor, weights: list[float]) -> Tensor:
     return blurred
 
 
-def _occupied(masks: Tensor, margin: int) -> tuple[slice, slice, slice] | None:
-    """Index of the part of masks (n, h, w) outside which all of them are zero, or None where nothing else is."""
+def _occupied(masks: Tensor, margin: int) -> tuple[slice, slice, slice]:
+    """Index of a part of masks (n, h, w) outside which all of them are zero; everything where all of them are."""
+    if min(masks.shape[1:]) <= 2 * margin:
+        return slice(None), slice(None), slice(None)
     used = masks.any(dim=0)
-    spans = [used.any(dim=other).nonzero() for other in (1, 0)]
-    if not len(spans[0]):
-        return None
-    rows, columns = (slice(max(int(span[0]) - margin, 0), int(span[-1]) + margin + 1) for span in spans)
+    lines = [used.any(dim=other).int() for other in (1, 0)]
+    ends = [end for line in lines for end in (line.argmax(), len(line) - line.flip(0).argmax())]
+    top, bottom, left, right = torch.stack(ends).tolist()  # the device is waited for once
+    rows, columns = (slice(max(low - margin, 0), high + margin) for low, high in ((top, bottom), (left, right)))
     return slice(None), rows, columns
 
 
@@ -85,8 +87,6 @@ def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: fl
     # Two radii of zeros around what is filtered, so that borders other than the image's reflect nothing.
     part = _occupied(masks, 2 * (fitting // 2))
     soft = torch.zeros_like(masks, dtype=torch.float32)
-    if part is None:
-        return soft
     content = masks[part].float()
     if smaller > 1:
         content = _blur(content, _gaussian(fitting, sigma))

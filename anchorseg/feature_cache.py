@@ -30,7 +30,10 @@ _MOST_NAMED = 10
 
 
 def encoder_digest(sam: SamBackbone) -> str:
-    """Digest of all that features depend on beside the image: the encoder's weights and sizes, and the view."""
+    """Digest of what features depend on beside the image: the encoder's weights and sizes, and the view.
+
+    Not of how they are computed: device, `--compile_sam` and library versions change their last bits.
+    """
     view = (_FORMAT, geometry.SAM_MEAN, geometry.SAM_STD, sorted(asdict(sam.sizes).items()))
     digest = hashlib.sha256(str(view).encode())
     for name, value in sam.image_encoder.state_dict().items():
@@ -49,7 +52,7 @@ def open_store(sam: SamBackbone, root: Path) -> FeatureStore:
 class FeatureCache:
     """Gives every image of a batch its SAM features.
 
-    All ranks make one together, and call `say` and `report` together.
+    All ranks make one together, which prints what is there, and call `say` and `finish` together.
 
     Args:
         sam: whose encoder does not change any more.
@@ -69,7 +72,9 @@ class FeatureCache:
         self._said: set[str] = set()
         if is_main():
             remove_leftovers(self._root)
-        self._room = (gigabytes * 1e9 - self._usage().total_bytes) / world_size()
+        usage = self._usage()
+        self._room = (gigabytes * 1e9 - usage.total_bytes) / world_size()
+        self._report(usage)
 
     @torch.no_grad()
     def fill(self, batch: Batch) -> tuple[Batch, float]:
@@ -140,10 +145,9 @@ class FeatureCache:
             self._said.add(sentence)
         self._news = []
 
-    def report(self) -> None:
+    def _report(self, usage: Usage) -> None:
         """Print what is stored and, after a run, what it was good for."""
         counts = sum(all_gather_objects(self._counts), Counter())
-        usage = self._usage()
         text = (
             f"feature cache {self.store.folder}: {usage.images} images of {self.store.entry_bytes / 1e6:.2f} MB; "
             f"the folder holds {usage.total_bytes / 1e9:.3g} of {self._gigabytes:g} GB"
@@ -159,7 +163,7 @@ class FeatureCache:
     def finish(self) -> None:
         """Print what is still to be said, and the report of the run."""
         self.say()
-        self.report()
+        self._report(self._usage())
 
     def _usage(self) -> Usage:
         # Once, so that all ranks agree.
@@ -169,9 +173,5 @@ class FeatureCache:
 
 
 def open_cache(sam: SamBackbone, root: str | None, gigabytes: float) -> FeatureCache | None:
-    """The cache of `--cache_features` and `--cache_gigabytes`, or None; says what it holds."""
-    if root is None:
-        return None
-    cache = FeatureCache(sam, root, gigabytes)
-    cache.report()
-    return cache
+    """The cache of `--cache_features` and `--cache_gigabytes`, or None."""
+    return None if root is None else FeatureCache(sam, root, gigabytes)

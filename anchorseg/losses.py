@@ -50,13 +50,13 @@ def mask_loss(
     assert not targets.requires_grad
     entropy, given, shared = _Sums.apply(logits.float(), targets, positive_weight, ignore)
     weight = 1.0 if positive_weight is None else positive_weight
-    count = torch.tensor(logits[0].numel() if len(logits) else 1, device=logits.device)
+    count: int | Tensor = logits.shape[1] * logits.shape[2]
     if ignore is not None:
         targets = targets.masked_fill(ignore, 0)
-        count = (~ignore).expand_as(targets).flatten(1).sum(dim=1)
+        count = (~ignore).expand_as(targets).flatten(1).sum(dim=1).clamp(min=1)
     wanted = weight * targets.flatten(1).sum(dim=1, dtype=torch.float32)
     return MaskLoss(
-        bce=entropy / count.clamp(min=1),
+        bce=entropy / count,
         dice=1 - (2 * weight * shared + smooth) / (given + wanted + smooth),
     )
 
@@ -64,7 +64,7 @@ def mask_loss(
 class _Sums(torch.autograd.Function):
     """Cross entropy, sum p and sum p t of each target, (n,) each.
 
-    Their gradients are written out, so that of all maps of the image's size none but the logits stays for backward.
+    Their gradients are written out, so that of maps of the image's size logits and targets alone stay for backward.
     """
 
     @staticmethod
@@ -89,11 +89,11 @@ class _Sums(torch.autograd.Function):
         logits, targets, weight, ignore = ctx.saved_tensors
         of_entropy, of_given, of_shared = (gradient.view(-1, 1, 1) for gradient in gradients)
         soft = targets.to(logits.dtype)
-        given = logits.sigmoid()
-        slope = torch.addcmul(given, given, given, value=-1).mul_((soft * of_shared).add_(of_given))
+        p = logits.sigmoid()
+        # d p / d x = p (1 - p) for both sums
+        slope = torch.addcmul(p, p, p, value=-1).mul_((soft * of_shared).add_(of_given))
         # d entropy / d x = p - t, and p (1 + (w - 1) t) - w t with a weight
         positive = soft if weight is None else soft * weight
-        if weight is not None:
-            given.mul_((positive - soft).add_(1))
-        result = slope.add_(given.sub_(positive).mul_(of_entropy))
-        return (result if ignore is None else result.masked_fill_(ignore, 0)), None, None, None
+        of_logits = p if weight is None else p.mul_((positive - soft).add_(1))
+        slope.add_(of_logits.sub_(positive).mul_(of_entropy))
+        return (slope if ignore is None else slope.masked_fill_(ignore, 0)), None, None, None

@@ -67,7 +67,7 @@ class Objective:
             count += len(present)
             # Maps of the image's size are copied only where targets without a pixel are left out.
             kept = slice(None) if len(present) == len(truth) else present
-            for name, values in self._image_terms(segmentation, image, kept, batch).items():
+            for name, values in self._image_terms(segmentation, image, kept, truth[kept], batch).items():
                 sums.setdefault(name, []).append(values.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
@@ -75,10 +75,10 @@ class Objective:
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
     def _image_terms(
-        self, segmentation: Segmentation, image: int, kept: Tensor | slice, batch: Batch
+        self, segmentation: Segmentation, image: int, kept: Tensor | slice, truth: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
         method, prior = self.method, segmentation.prior
-        logits, truth = segmentation.masks[image][kept], batch.target_truth(image)[kept]
+        logits = segmentation.masks[image][kept]
         ignore = batch.target_ignore(image) if method.void_pixels == "ignore" else None
         ignore = None if ignore is None else ignore[kept]
         found = mask_loss(logits, truth, ignore=ignore)

@@ -55,6 +55,7 @@ class SamAttention(nn.Module):
     def _attend_windows(self, qkv: Tensor, padded: Tensor, rows: slice, columns: slice) -> Tensor:
         """Attention of one part of the grid, whole windows or what is left of them, over its padded windows."""
         queries = qkv[:, rows, columns]
+        # Keys up to whole windows; queries of the grid alone, in windows that may be narrower.
         below, right = (-(-side // self.window) * self.window for side in queries.shape[1:3])
         keys = padded[:, rows.start : rows.start + below, columns.start : columns.start + right]
         sides = (min(side, self.window) for side in queries.shape[1:3])

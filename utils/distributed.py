@@ -34,6 +34,14 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def own_device() -> torch.device:
+    """This process's GPU, made the current one, through which NCCL sends objects; the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and prints."""
     return rank() == 0

@@ -18,7 +18,10 @@ def stale_locks() -> list[str]:
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
     found = []
     for lock in Path(root).glob("**/lock"):
-        minutes = (time.time() - lock.stat().st_mtime) / 60
+        try:
+            minutes = (time.time() - lock.stat().st_mtime) / 60
+        except FileNotFoundError:  # just released
+            continue
         if minutes > STALE_MINUTES:
             found.append(
                 f"{lock} is {minutes:.0f} minutes old: a process that was killed while it compiled has left it, and "

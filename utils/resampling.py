@@ -9,7 +9,7 @@ Letters: n maps, h w size before, H W size after.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -28,12 +28,27 @@ class Resize:
     kept: Size
     antialias: bool = False
 
-    def down(self, axis: int, width: int) -> Resize:
-        """What it does along one axis, done to the rows of maps of a width, which stays."""
-        return Resize((self.size[axis], width), (self.kept[axis], width), self.antialias)
+    def along(self, axis: int) -> Line:
+        """What it does along one axis."""
+        return Line(self.size[axis], self.kept[axis], self.antialias)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A resize of one axis."""
+
+    size: int
+    kept: int
+    antialias: bool
+
+    def of_rows(self, width: int) -> Resize:
+        """The resize of the rows of maps whose width stays."""
+        return Resize((self.size, width), (self.kept, width), self.antialias)
 
 
 Chain = tuple[Resize, ...]
+BLOCK = 1024
+"""Unit vectors of an operator that are resized at a time; of a long image all would take its side squared."""
 
 
 def resample(maps: Tensor, *chain: Resize) -> Tensor:
@@ -45,16 +60,27 @@ def resample(maps: Tensor, *chain: Resize) -> Tensor:
 def _run(maps: Tensor, chain: Chain) -> Tensor:
     stacked = maps[:, None]
     for step in chain:
-        stacked = F.interpolate(stacked, step.size, mode="bilinear", align_corners=False, antialias=step.antialias)[
-            :, :, : step.kept[0], : step.kept[1]
-        ]
+        stacked = _resized(stacked, step)[:, :, : step.kept[0], : step.kept[1]]
     return stacked[:, 0]
 
 
+def _resized(stacked: Tensor, step: Resize) -> Tensor:
+    resize = partial(F.interpolate, mode="bilinear", align_corners=False, antialias=step.antialias)
+    if step.antialias and step.size[1] == 1:
+        # On a CPU torch gives wrong values for a width of 1, and right ones for a height of 1.
+        return resize(stacked.mT.contiguous(), step.size[::-1]).mT
+    return resize(stacked, step.size)
+
+
 @lru_cache(maxsize=64)
-def _operator(length: int, axis: int, chain: Chain, device: torch.device) -> Tensor:
-    """(after, length) matrix of a chain along one axis: what it makes of each unit vector."""
-    return _run(torch.eye(length, device=device).unsqueeze(0), tuple(step.down(axis, length) for step in chain))[0]
+def _operator(length: int, lines: tuple[Line, ...], device: torch.device) -> Tensor:
+    """(after, length) matrix of resizes along one axis: what they make of each unit vector."""
+    parts = []
+    for start in range(0, length, BLOCK):
+        units = torch.zeros(1, length, min(BLOCK, length - start), device=device)
+        units[0].diagonal(-start).fill_(1)
+        parts.append(_run(units, tuple(line.of_rows(units.shape[2]) for line in lines))[0])
+    return torch.cat(parts, dim=1)
 
 
 class _Resample(torch.autograd.Function):
@@ -67,5 +93,8 @@ class _Resample(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        rows, columns = (_operator(length, axis, ctx.chain, gradient.device) for axis, length in enumerate(ctx.size))
+        rows, columns = (
+            _operator(length, tuple(step.along(axis) for step in ctx.chain), gradient.device)
+            for axis, length in enumerate(ctx.size)
+        )
         return rows.T @ (gradient @ columns), None

@@ -52,3 +52,16 @@ def test_no_map_comes_out_as_no_map():
     grown = resample(maps, Resize((16, 20), (16, 20)))
     grown.sum().backward()
     assert grown.shape == (0, 16, 20) and maps.grad.shape == maps.shape
+
+
+@pytest.mark.parametrize("size", [(2000, 5), (5, 2000)])
+def test_a_side_of_one_pixel_is_treated_like_the_other_and_its_gradient_fits(size):
+    kept = tuple(max(side // 10, 1) for side in size)
+    maps = torch.rand(2, *size, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    shrunk = resample(maps, Resize(kept, kept, antialias=True))
+    turned = resample(maps.mT, Resize(kept[::-1], kept[::-1], antialias=True)).mT
+    torch.testing.assert_close(shrunk, turned, rtol=0, atol=1e-6)
+    torch.testing.assert_close(shrunk.mean(), maps.mean(), rtol=0.02, atol=0)
+    (gradient,) = torch.autograd.grad(shrunk.square().sum() / 2, maps)
+    # Linear: <A x, A x> = <A^T A x, x>
+    torch.testing.assert_close((gradient * maps).sum(), shrunk.square().sum(), rtol=1e-4, atol=0)
