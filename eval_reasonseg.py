@@ -49,6 +49,7 @@ class EvalSettings:
         "none", help="quantise the language model's linear layers (needs bitsandbytes); scores change"
     )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
+    workers: int = setting(4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0)
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
     compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use")
@@ -149,7 +150,13 @@ def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Resu
         model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store
     )
     evaluator = Evaluator(
-        model, registry, collator, max_rows=settings.max_rows, max_new_tokens=settings.max_new_tokens, cache=cache
+        model,
+        registry,
+        collator,
+        max_rows=settings.max_rows,
+        max_new_tokens=settings.max_new_tokens,
+        cache=cache,
+        workers=settings.workers,
     )
     results: list[Result] = []
     for name, source, protocol in plan:

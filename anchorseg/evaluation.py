@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from anchorseg.feature_cache import FeatureCache
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.protocols import Asker
+from anchorseg.protocols import Asker, prepare
 from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, row_of, truths, united
 from anchorseg.tokens import TokenRegistry
-from dataset.batch import Collator
+from dataset.batch import Batch, Collator
 from dataset.registry import Benchmark
 from dataset.sample import Protocol, Sample
 from utils.distributed import all_gather_objects, is_main, rank, world_size
@@ -97,6 +98,19 @@ def check_benchmark(name: str, source: Benchmark, protocol: Protocol) -> None:
         raise DataError(name, f"it has no protocol {protocol}; allowed: {', '.join(source.protocols)}")
 
 
+@dataclass(frozen=True)
+class _Prepared(Dataset[tuple[Sample, Batch]]):
+    """Samples of a benchmark with their batches, read in any process."""
+
+    source: Benchmark
+    protocol: Protocol
+    collator: Collator
+
+    def __getitem__(self, index: int) -> tuple[Sample, Batch]:
+        sample = self.source.evaluation_sample(index, protocol=self.protocol)
+        return sample, prepare(self.collator, sample, self.protocol)
+
+
 class Evaluator:
     """Evaluates a model on benchmarks, alone or on several ranks.
 
@@ -110,6 +124,7 @@ class Evaluator:
         max_rows: most questions that are answered at once in `generate`.
         max_new_tokens: longest answer in `generate`.
         cache: of SAM's features, whose store the collator has.
+        workers: processes that read images ahead; 0 reads them in this one.
     """
 
     def __init__(
@@ -121,7 +136,9 @@ class Evaluator:
         max_rows: int = 8,
         max_new_tokens: int = 128,
         cache: FeatureCache | None = None,
+        workers: int = 0,
     ) -> None:
+        self.workers = workers
         self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache)
 
     def evaluate(
@@ -147,8 +164,15 @@ class Evaluator:
         check_benchmark(name, source, protocol)
         rows: list[Row] = []
         mine = range(rank(), len(source), world_size())
-        for index in tqdm(mine, desc=f"{name} {protocol}", disable=not is_main(), leave=False):
-            for prediction in self._predictions(source, index, protocol):
+        read = DataLoader(
+            _Prepared(source, protocol, self.asker.collator),
+            batch_size=None,
+            sampler=mine,
+            num_workers=min(self.workers, len(mine)),
+        )
+        bar = tqdm(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
+        for index, (sample, batch) in zip(mine, bar, strict=True):
+            for prediction in self._predictions(source.scoring, index, protocol, sample, batch):
                 rows.append(prediction.row)
                 if show is not None:
                     show(prediction)
@@ -164,9 +188,10 @@ class Evaluator:
             rows=tuple(gathered),
         )
 
-    def _predictions(self, source: Benchmark, index: int, protocol: Protocol) -> Iterator[Prediction]:
-        sample, scoring = source.evaluation_sample(index, protocol=protocol), source.scoring
-        replies = self.asker.replies(sample, protocol, scoring)
+    def _predictions(
+        self, scoring: str, index: int, protocol: Protocol, sample: Sample, batch: Batch
+    ) -> Iterator[Prediction]:
+        replies = self.asker.replies(sample, protocol, scoring, batch)
         for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
             row = row_of(sample, index, number, reply, scoring)
             yield Prediction(

@@ -58,6 +58,11 @@ def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
     return segmentation.prior.maps[0][chosen].amax(dim=0).cpu().numpy()
 
 
+def prepare(collator: Collator, sample: Sample, protocol: Protocol) -> Batch:
+    """What the model reads of a sample: its image and, where answers are not to be written, its conversations."""
+    return collator([dataclasses.replace(sample, conversations=()) if protocol == "generate" else sample])
+
+
 class Asker:
     """Puts samples to a model, one at a time.
 
@@ -88,23 +93,24 @@ class Asker:
         self.cache = cache
 
     @torch.inference_mode()
-    def replies(self, sample: Sample, protocol: Protocol, scoring: str) -> list[Reply]:
+    def replies(self, sample: Sample, protocol: Protocol, scoring: str, batch: Batch | None = None) -> list[Reply]:
         """A reply for each question of a sample.
 
         Args:
             sample: made for the protocol.
             protocol: how to ask.
             scoring: of its benchmark.
+            batch: of `prepare`, where it was made before.
 
         Raises:
             DataError: if slots or conversations do not fit the questions.
         """
+        batch = prepare(self.collator, sample, protocol) if batch is None else batch
         if protocol == "generate":
-            return self._generated(sample)
+            return self._generated(sample, batch)
         published = protocol == "forced" and scoring in REJECTING
         counts = slot_counts(sample, rejections=published)
-        batch = self._collate(sample)
-        judged = self._judge(batch, protocol, published)
+        judged = self._judge(self._ready(batch), protocol, published)
         logits = judged.segmentation.masks[0]
         # The published protocol counts a logit of 0 as mask.
         masks = logits >= 0 if published else logits > 0
@@ -127,12 +133,12 @@ class Asker:
         segmentation = self.model(batch).segmentation
         return Judged(segmentation, torch.zeros_like(segmentation.target_images, dtype=torch.bool))
 
-    def _collate(self, sample: Sample) -> Batch:
+    def _ready(self, batch: Batch) -> Batch:
         parameter = next(self.model.parameters())
-        batch = self.collator([sample]).to(parameter.device, parameter.dtype)
+        batch = batch.to(parameter.device, parameter.dtype)
         return batch if self.cache is None else self.cache.fill(batch)[0]
 
-    def _generated(self, sample: Sample) -> list[Reply]:
+    def _generated(self, sample: Sample, batch: Batch) -> list[Reply]:
         conversations = sample.conversations
         if len(conversations) != len(sample.questions):
             raise DataError(
@@ -140,7 +146,7 @@ class Asker:
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        images = read_images(self.model, self._collate(dataclasses.replace(sample, conversations=())))
+        images = read_images(self.model, self._ready(batch))
         questions = [self.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
         starts = range(0, len(questions), self.max_rows)
         return [reply for start in starts for reply in self._chunk(images, questions[start : start + self.max_rows])]

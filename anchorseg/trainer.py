@@ -252,7 +252,7 @@ class Trainer:
         """Results of every validation set, by name: forced, or generated where a set cannot be forced."""
         model: AnchorSegModel = self.engine.module
         model.eval()
-        evaluator = Evaluator(model, self.registry, self.collator, cache=self.cache)
+        evaluator = Evaluator(model, self.registry, self.collator, cache=self.cache, workers=self.settings.workers)
         with whole_weights(self.engine):
             results = {
                 name: evaluator.evaluate(

@@ -168,6 +168,25 @@ def test_several_rows_at_once_equal_one_at_a_time(trained):
     assert [row.found for row in results[0].rows] == [True, False, True] * 2
 
 
+@pytest.mark.parametrize("protocol", ["forced", "generate"])
+def test_images_read_ahead_give_the_same_rows(trained, protocol):
+    here, ahead = (
+        evaluator(*trained, workers=workers).evaluate(Source("refer"), name="set", protocol=protocol)
+        for workers in (0, 2)
+    )
+    assert here.rows == ahead.rows
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_named(trained, workers):
+    class Broken(Source):
+        def evaluation_sample(self, index, *, protocol):
+            raise DataError("photo.jpg", "it is not a picture")
+
+    with pytest.raises(DataError, match="photo.jpg: it is not a picture"):
+        evaluator(*trained, workers=workers).evaluate(Broken("refer"), name="set", protocol="forced")
+
+
 @pytest.mark.parametrize("change", ["a slot less", "a slot more", "a conversation more"])
 def test_slots_are_never_paired_with_questions_by_position_alone(trained, change):
     sample = Source("refer").evaluation_sample(0, protocol="forced")
