@@ -183,7 +183,7 @@ def test_a_sample_that_cannot_be_read_is_named(trained, workers):
         def evaluation_sample(self, index, *, protocol):
             raise DataError("photo.jpg", "it is not a picture")
 
-    with pytest.raises(DataError, match="photo.jpg: it is not a picture"):
+    with pytest.raises(DataError, match=r"photo\.jpg: it is not a picture"):
         evaluator(*trained, workers=workers).evaluate(Broken("refer"), name="set", protocol="forced")
 
 
