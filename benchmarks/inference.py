@@ -1,4 +1,4 @@
-"""Seconds and memory of several questions about an image, plain and as it is: `python -m benchmarks.inference`.
+"""Seconds and memory of questions about images, plain and as it is: `python -m benchmarks.inference --size mid`.
 
 `forced` reads answers that are in the prompt; `written` lets the model write them, one by one and all at once. Written
 answers are dictated, so that their length does not depend on weights that know nothing; no logits are computed then.
@@ -8,67 +8,93 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from anchorseg.generation import answer_questions
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.prefix import read_images
+from anchorseg.prefix import ImagePrefix, read_images
 from benchmarks import naive
+from benchmarks.flops import large_modules
 from benchmarks.generation import one_by_one
-from benchmarks.measure import Cost, as_json, describe, in_turn
+from benchmarks.measure import Cost, as_json, by_part, describe, in_turn
 from benchmarks.workload import SIZE_NAMES, WordRegistry, answer_ids, build, collate, questions_of, samples
+from dataset.batch import Batch
+from dataset.sample import Sample
 
 
-@torch.inference_mode()
-def measure(
-    model: AnchorSegModel, registry: WordRegistry, questions: int, *, repeats: int
-) -> dict[str, dict[str, Cost]]:
-    """Costs of both protocols in both ways, after a check that both give the same masks.
+class Answers:
+    """Questions about images, answered in both protocols and both ways.
 
     Args:
         model: in evaluation mode.
         registry: its tokenizer.
-        questions: about one image.
-        repeats: calls of each way that count.
+        images: how many.
+        questions: about each of them.
     """
-    weight = model.llava.lm_head.weight
-    chosen, answer = samples(1, questions, answered=False), answer_ids(registry)
-    plain, shared = (
-        collate(model, registry, samples(1, questions), share_prefix=share).to(weight.device, weight.dtype)
-        for share in (False, True)
-    )
-    asked = questions_of(model, registry, chosen[0])
-    each = [
-        collate(model, registry, samples(1, questions, answered=False, only=number), share_prefix=False).to(
-            weight.device, weight.dtype
-        )
-        for number in range(questions)
-    ]
 
-    def plain_forced() -> torch.Tensor:
-        with naive.published(model):
-            return naive.forward(model, plain).segmentation.low_resolution
+    def __init__(self, model: AnchorSegModel, registry: WordRegistry, images: int, questions: int) -> None:
+        def collated(chosen: list[Sample], share_prefix: bool) -> Batch:
+            weight = model.llava.lm_head.weight
+            return collate(model, registry, chosen, share_prefix=share_prefix).to(weight.device, weight.dtype)
 
-    def forced() -> torch.Tensor:
-        return model(shared).segmentation.low_resolution
+        self.model, self.answer = model, answer_ids(registry)
+        self.device = model.llava.lm_head.weight.device.type
+        self.plain, self.shared = (collated(samples(images, questions), share) for share in (False, True))
+        self.unread = collated(samples(images, 1, answered=False), True)
+        asked = samples(images, questions, answered=False)
+        self.ids = [ids for sample in asked for ids in questions_of(model, registry, sample)]
+        self.rows = [image for image in range(images) for _ in range(questions)]
+        alone = [samples(images, questions, answered=False, only=number) for number in range(questions)]
+        self.each = [collated([chosen[image]], False) for image in range(images) for chosen in alone]
 
-    def plain_written() -> torch.Tensor:
-        with naive.published(model):
-            return torch.cat([one_by_one(model, batch, answer=answer).segmentation.low_resolution for batch in each])
+    def plain_forced(self) -> Tensor:
+        """Low-resolution masks of answers in the prompt, the plain way."""
+        with naive.published(self.model):
+            return naive.forward(self.model, self.plain).segmentation.low_resolution
 
-    def written() -> torch.Tensor:
-        images = read_images(model, each[0])
-        found = answer_questions(model, images, asked, [0] * questions, answer=answer)
+    def forced(self) -> Tensor:
+        """The same, this project's way."""
+        return self.model(self.shared).segmentation.low_resolution
+
+    def plain_written(self) -> Tensor:
+        """Low-resolution masks of answers that the model writes, the plain way."""
+        with naive.published(self.model):
+            found = [one_by_one(self.model, batch, answer=self.answer) for batch in self.each]
+        return torch.cat([made.segmentation.low_resolution for made in found])
+
+    def read(self) -> ImagePrefix:
+        """The images."""
+        return read_images(self.model, self.unread)
+
+    def write(self, images: ImagePrefix) -> Tensor:
+        """Low-resolution masks of the answers about images that are read."""
+        found = answer_questions(self.model, images, self.ids, self.rows, answer=self.answer)
         return found.segmentation.low_resolution
 
-    costs = {}
-    for protocol, first, second in (("forced", plain_forced, forced), ("written", plain_written, written)):
-        wanted = first()
-        difference = float((wanted - second()).abs().max() / wanted.abs().max())
-        print(f"{protocol}: mask logits differ by at most {difference:.1e} of the largest", flush=True)
-        costs[protocol] = in_turn({"naive": first, "ours": second}, device=weight.device.type, repeats=repeats)
-    return costs
+    @torch.inference_mode()
+    def costs(self, repeats: int) -> dict[str, dict[str, Cost]]:
+        """Costs of both protocols in both ways, after a check that both give the same masks."""
+        costs = {}
+        ways = {
+            "forced": (self.plain_forced, self.forced),
+            "written": (self.plain_written, lambda: self.write(self.read())),
+        }
+        for protocol, (plain, ours) in ways.items():
+            wanted = plain()
+            difference = float((wanted - ours()).abs().max() / wanted.abs().max())
+            print(f"{protocol}: mask logits differ by at most {difference:.1e} of the largest", flush=True)
+            costs[protocol] = in_turn({"naive": plain, "ours": ours}, device=self.device, repeats=repeats)
+        return costs
+
+    @torch.inference_mode()
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Seconds by part: of reading the images, and of writing answers and decoding their masks."""
+        modules, images = large_modules(self.model), self.read()
+        calls: dict[str, Callable[[], object]] = {"read": self.read, "write": lambda: self.write(images)}
+        return {name: by_part(call, modules, self.device) for name, call in calls.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,21 +102,29 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZE_NAMES, default="mid")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--questions", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1, help="read and asked about together")
+    parser.add_argument("--questions", type=int, default=3, help="about each image")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args(argv)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     model, registry = build(arguments.size, dtype=dtype, device=arguments.device)
-    costs = measure(model.eval(), registry, arguments.questions, repeats=arguments.repeats)
+    answers = Answers(model.eval(), registry, arguments.images, arguments.questions)
+    costs = answers.costs(arguments.repeats)
+    asked = f"{arguments.size}, {arguments.images} x {arguments.questions} questions"
     for protocol, found in costs.items():
-        print(describe(f"{arguments.size}, {arguments.questions} questions, {protocol}", found, images=1))
+        print(describe(f"{asked}, {protocol}", found, images=arguments.images))
+    parts = answers.parts()
+    for name, seconds in parts.items():
+        print(f"{name}: " + ", ".join(f"{part} {value:.4f} s" for part, value in seconds.items()))
     print(
         json.dumps(
             {
                 "size": arguments.size,
                 "device": arguments.device,
+                "images": arguments.images,
                 "questions": arguments.questions,
                 "costs": {protocol: as_json(found) for protocol, found in costs.items()},
+                "parts": parts,
             }
         )
     )

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         print(describe(f"training step, image {height} high", found, images=1), flush=True)
     model.eval()
     for count in arguments.counts:
-        found = inference.measure(model, registry, count, repeats=arguments.repeats)["written"]
+        found = inference.Answers(model, registry, 1, count).costs(arguments.repeats)["written"]
         series["questions"][count] = found
         print(describe(f"{count} questions, written", found, images=1), flush=True)
     speeds = {ranks: images_per_second(ranks) for ranks in arguments.ranks}

@@ -1,13 +1,17 @@
 """Seconds and memory of a training step, plain and as it is: `python -m benchmarks.train_step --size mid`.
 
 Forward, objective, backward and AdamW, in one process and in turn, on the same weights. Both losses are compared first.
-`--size 7b --device cuda` runs the real sizes in 16 bits with random weights.
+`--size 7b --device cuda` runs the real sizes in 16 bits with random weights; `--gradient_checkpointing on` and
+`--train_embeddings new` do in this project's steps what they do in train_ds.py. The optimiser keeps its state in the
+weights' type, not in float32 as DeepSpeed does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -28,10 +32,14 @@ class Steps:
         model: in training mode.
         registry: its tokenizer.
         chosen: the samples of every step.
+        checkpointing: recompute the language model's layers in this project's backward passes too.
     """
 
-    def __init__(self, model: AnchorSegModel, registry: WordRegistry, chosen: list[Sample]) -> None:
+    def __init__(
+        self, model: AnchorSegModel, registry: WordRegistry, chosen: list[Sample], *, checkpointing: bool = False
+    ) -> None:
         self.model = model
+        self.checkpointing = checkpointing
         self.weights = settings_of("7b").loss_weights()
         self.objective = Objective(self.weights, model.method, model.config.clip_side)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
@@ -58,11 +66,24 @@ class Steps:
 
     def step(self) -> None:
         """One step of this project's."""
-        self._update(self.loss(self.shared))
+        with self._recomputed():
+            self._update(self.loss(self.shared))
 
     def stored_step(self) -> None:
         """The same where SAM's features of the images were stored before."""
-        self._update(self.loss(self.stored))
+        with self._recomputed():
+            self._update(self.loss(self.stored))
+
+    @contextmanager
+    def _recomputed(self) -> Iterator[None]:
+        language_model = self.model.llava.language_model
+        if self.checkpointing:
+            language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        try:
+            yield
+        finally:
+            if self.checkpointing:
+                language_model.gradient_checkpointing_disable()
 
     def _update(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -90,13 +111,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--conversations", type=int, default=3, help="of each image")
+    parser.add_argument("--gradient_checkpointing", choices=["off", "on"], default="off")
+    parser.add_argument("--train_embeddings", choices=["all", "new"], default="all")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args(argv)
     size, device, images = arguments.size, arguments.device, arguments.images
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     operations = flops.training(*build(size, dtype=flops.DTYPE, device="meta"), images, arguments.conversations)
-    model, registry = build(size, dtype=dtype, device=device)
-    steps = Steps(model, registry, samples(images, arguments.conversations))
+    model, registry = build(size, dtype=dtype, device=device, rows=arguments.train_embeddings)
+    chosen = samples(images, arguments.conversations)
+    steps = Steps(model, registry, chosen, checkpointing=arguments.gradient_checkpointing == "on")
     plain, ours = steps.losses()
     print(f"{size} on {device}: loss {plain:.6f} naive, {ours:.6f} ours, difference {ours - plain:.2e}", flush=True)
     costs = steps.costs(arguments.repeats)

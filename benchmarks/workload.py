@@ -36,6 +36,7 @@ QUERIES = (
 )
 ANSWER: tuple[AnswerPart, ...] = ("Sure, it is", TargetSlot(0), ".")
 Size = Literal["tiny", "7b", "13b"]
+Rows = Literal["all", "new"]
 SIZE_NAMES = ("mid", *SIZES)
 
 
@@ -89,20 +90,24 @@ def mid_config(settings: TrainSettings, registry: TokenRegistry) -> AnchorSegCon
     )
 
 
-def settings_of(size: str) -> TrainSettings:
-    """The paper's recipe without dropout, so that two passes can be compared."""
-    return TrainSettings(size=cast(Size, size) if size in SIZES else "tiny", lora_dropout=0.0)
+def settings_of(size: str, rows: Rows = "all") -> TrainSettings:
+    """The paper's recipe without dropout, so that two passes can be compared; `rows` of the vocabulary tables train."""
+    known = cast(Size, size) if size in SIZES else "tiny"
+    return TrainSettings(size=known, lora_dropout=0.0, train_embeddings=rows)
 
 
-def build(size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[AnchorSegModel, WordRegistry]:
+def build(
+    size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", rows: Rows = "all"
+) -> tuple[AnchorSegModel, WordRegistry]:
     """A model in training mode that trains what the paper trains, LoRA included.
 
     Args:
         size: `tiny`, `mid`, `7b` or `13b`.
         dtype: of the weights; nothing of another type is allocated on the way.
         device: `meta` allocates nothing.
+        rows: of the vocabulary tables that train, as `--train_embeddings`.
     """
-    settings = settings_of(size)
+    settings = settings_of(size, rows)
     registry = WordRegistry.of(size, settings.num_latents)
     config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
     with uninitialised(dtype), torch.device(device):

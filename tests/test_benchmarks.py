@@ -30,6 +30,13 @@ def test_train_step_runs_and_both_ways_give_one_loss(capsys):
     assert all(cost["seconds"] > 0 and cost["peak_bytes"] > 2**20 for cost in printed["costs"].values())
 
 
+def test_train_step_takes_the_options_that_save_memory(capsys):
+    saving = ["--gradient_checkpointing", "on", "--train_embeddings", "new"]
+    train_step.main(["--size", "tiny", "--images", "1", "--conversations", "1", "--repeats", "1", *saving])
+    printed = last_line(capsys)
+    assert printed["loss"]["ours"] == pytest.approx(printed["loss"]["naive"], rel=1e-5)
+
+
 def test_both_ways_give_the_same_gradients():
     model, registry = build("tiny")
     steps = train_step.Steps(model, registry, samples(2, 2))
@@ -56,8 +63,12 @@ def test_the_published_encoder_has_this_models_weights():
 
 
 def test_inference_and_scaling_run(capsys):
-    inference.main(["--size", "tiny", "--questions", "2", "--repeats", "1"])
-    assert set(last_line(capsys)["costs"]) == {"forced", "written"}
+    inference.main(["--size", "tiny", "--images", "2", "--questions", "2", "--repeats", "1"])
+    printed = last_line(capsys)
+    assert set(printed["costs"]) == {"forced", "written"}
+    read, write = (set(printed["parts"][name]) for name in ("read", "write"))
+    assert read == {flops.CLIP, flops.FORWARD, flops.SAM_ENCODER, "rest"} and write == {flops.FORWARD, "rest"}
+    assert all(seconds > 0 for parts in printed["parts"].values() for seconds in parts.values())
     scaling.main(["--size", "tiny", "--counts", "1", "--heights", "60", "--ranks", "--repeats", "1"])
     assert set(last_line(capsys)["series"]) == {"conversations", "image height", "questions"}
 
