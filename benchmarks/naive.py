@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,9 @@ from model.sam import SamBackbone
 from utils import geometry
 
 
+@lru_cache(maxsize=1)
 def published_encoder(sam: SamBackbone) -> nn.Module:
-    """segment-anything's encoder as it is installed, with the very weights of this one, frozen."""
+    """segment-anything's encoder as it is installed, with the very weights of this one, frozen; made once."""
     sizes = sam.sizes
     modeling = importlib.import_module("segment_anything.modeling")  # there since model.sam was imported
     with torch.device("meta"):
