@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Small weights would else stay whole, and those of the miniature are small.
 TRAIN = """
 import sys
