@@ -40,8 +40,8 @@ def main(argv: list[str]) -> None:
     ensure_single_process_environment()
     for sentence in stale_locks() if is_main() else ():
         print(f"warning: {sentence}", file=sys.stderr)
-    own_device()
     deepspeed.init_distributed()
+    own_device()  # now, for under mpirun DeepSpeed has just found out which it is
     model, registry = build_for_training(settings)
     if is_main():
         print(render(settings), "\ntrained parameters:\n" + describe_trainable(model), sep="\n")

@@ -108,7 +108,10 @@ def read_client_state(path: Path) -> dict[str, Any]:
     files = [path / f"{process}mp_rank_00_model_states.pt" for process in ("", "zero_pp_rank_0_")]
     file = next((file for file in files if file.is_file()), files[0])
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing; {path} is not a complete DeepSpeed checkpoint")
+        names = " nor ".join(file.name for file in files)
+        raise CheckpointError(
+            f"{path} holds neither {names}: it is not a complete DeepSpeed checkpoint; use the other of latest and best"
+        )
     try:
         return torch.load(file, map_location="cpu", weights_only=False, mmap=True)
     except (RuntimeError, EOFError, OSError) as error:

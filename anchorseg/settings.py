@@ -116,7 +116,7 @@ class TrainSettings:
     )
     offload: Literal["none", "optimizer"] = setting(
         "none",
-        help="what is kept and computed in main memory: nothing, or the optimiser (stage 1 or 2)",
+        help="what is kept and computed in main memory: nothing, or the optimiser (stage 1, 2 or 3)",
         group=TRAINING,
     )
     gradient_checkpointing: Literal["auto", "on", "off"] = setting(

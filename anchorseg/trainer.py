@@ -68,7 +68,7 @@ def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
     """All weights on every rank, so that each may call the model, or parts of it, as often as it likes.
 
     ZeRO stage 3 otherwise gathers them module by module, all ranks together; below it nothing happens. No training
-    inside.
+    inside. Uses fields of DeepSpeed 0.19's own.
     """
     if engine.zero_optimization_stage() < 3:
         yield
@@ -78,7 +78,9 @@ def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
         # The hooks would give the weights back behind each module's call.
         offload.destroy()
         for parameter in engine.module.parameters():
+            # Else DeepSpeed takes it to be in use by a module, and would not divide it again.
             parameter.ds_active_sub_modules.clear()
+        # Removed above, but kept in its lists.
         offload.forward_hooks, offload.backward_hooks = [], []
         try:
             yield
