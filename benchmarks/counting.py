@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.measure import growth_in
 from dataset.batch import Batch
 
 
@@ -90,17 +91,5 @@ class Counter:
     @contextmanager
     def watch(self, modules: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
         """Count, and add what each named module does forward to `modules`; none may be within another."""
-        began: list[int] = []
-        handles = []
-        for name, module in modules:
-            handles.append(module.register_forward_pre_hook(lambda *_: began.append(self.total)))
-            handles.append(module.register_forward_hook(lambda *_, name=name: self._add(name, began.pop())))
-        try:
-            with self._operations:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _add(self, name: str, began: int) -> None:
-        self.modules[name] = self.modules.get(name, 0) + self.total - began
+        with growth_in(modules, lambda: self.total, self.modules), self._operations:
+            yield

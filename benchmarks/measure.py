@@ -6,14 +6,17 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-REST = "rest"
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -81,34 +84,44 @@ def in_turn(ways: Mapping[str, Callable[[], object]], *, device: str, repeats: i
     }
 
 
+@contextmanager
+def growth_in(
+    modules: Sequence[tuple[str, nn.Module]], reading: Callable[[], Number], parts: dict[str, Number]
+) -> Iterator[None]:
+    """Add to `parts` by how much a reading grows in forward passes of named modules; none may be within another."""
+    began: list[Number] = []
+
+    def leave(name: str, *_: object) -> None:
+        growth = reading() - began.pop()
+        parts[name] = parts[name] + growth if name in parts else growth
+
+    handles = []
+    for name, module in modules:
+        handles.append(module.register_forward_pre_hook(lambda *_: began.append(reading())))
+        handles.append(module.register_forward_hook(partial(leave, name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def by_part(call: Callable[[], object], modules: Sequence[tuple[str, nn.Module]], device: str) -> dict[str, float]:
     """Seconds of a call in named modules, none of which is within another, and in all the rest.
 
     The device is waited for around each, so that nothing runs beside anything else and the sum is more than the call
     takes by itself. The call is made once before, uncounted.
     """
+
+    def clock() -> float:
+        _synchronise(device)
+        return time.perf_counter()
+
     call()
     parts: dict[str, float] = {}
-    began: list[float] = []
-
-    def enter(*_: object) -> None:
-        _synchronise(device)
-        began.append(time.perf_counter())
-
-    def leave(name: str) -> None:
-        _synchronise(device)
-        parts[name] = parts.get(name, 0.0) + time.perf_counter() - began.pop()
-
-    handles = []
-    for name, module in modules:
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(lambda *_, name=name: leave(name)))
-    try:
+    with growth_in(modules, clock, parts):
         total, _ = _seconds(call, device)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {**parts, REST: total - sum(parts.values())}
+    return {**parts, "rest": total - sum(parts.values())}
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:

@@ -21,26 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorseg.build import choose_trainable
 from anchorseg.engine_config import BITSANDBYTES, deepspeed_config
 from anchorseg.generation import answer_questions
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.objective import Objective
 from anchorseg.prefix import read_images
-from anchorseg.presets import preset_config
-from anchorseg.pretrained import uninitialised
 from anchorseg.settings import TrainSettings
 from benchmarks.counting import Counter, on_meta, tensors_in
-from benchmarks.workload import (
-    SIZE_NAMES,
-    Size,
-    WordRegistry,
-    answer_ids,
-    collate,
-    mid_config,
-    questions_of,
-    samples,
-)
+from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
 from dataset.batch import Batch
 from model.quantised import KEPT, Quantisation
 
@@ -285,13 +273,8 @@ def _quantised(weight: Tensor, quantisation: Quantisation) -> int:
 
 def build_meta(settings: TrainSettings, size: str, *, trains: bool) -> tuple[AnchorSegModel, WordRegistry]:
     """A model on the meta device in bf16, with what the settings train, or as it is saved."""
-    registry = WordRegistry.of(size, settings.num_latents)
-    config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
-    with uninitialised(DTYPE), torch.device("meta"):
-        model = AnchorSegModel(config)
-        if trains:
-            choose_trainable(model, settings, registry)
-    return model.to(DTYPE).train(trains), registry
+    model, registry = empty(settings, size, dtype=DTYPE, device="meta", trains=trains)
+    return model.train(trains), registry
 
 
 def settings_of(size: str, **options: Any) -> TrainSettings:

@@ -107,16 +107,24 @@ def build(
         device: `meta` allocates nothing.
         rows: of the vocabulary tables that train, as `--train_embeddings`.
     """
-    settings = settings_of(size, rows)
+    model, registry = empty(settings_of(size, rows), size, dtype=dtype, device=device)
+    seed_torch("benchmark", size)
+    if device != "meta":
+        _draw(model)
+    return model.train(), registry
+
+
+def empty(
+    settings: TrainSettings, size: str, *, dtype: torch.dtype, device: str, trains: bool = True
+) -> tuple[AnchorSegModel, WordRegistry]:
+    """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
     registry = WordRegistry.of(size, settings.num_latents)
     config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
     with uninitialised(dtype), torch.device(device):
         model = AnchorSegModel(config)
-        choose_trainable(model, settings, registry)
-    seed_torch("benchmark", size)
-    if device != "meta":
-        _draw(model)
-    return model.to(dtype).train(), registry
+        if trains:
+            choose_trainable(model, settings, registry)
+    return model.to(dtype), registry
 
 
 @torch.no_grad()
