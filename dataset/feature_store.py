@@ -72,8 +72,11 @@ class FeatureStore:
         Raises:
             DamagedEntryError: if the entry cannot be read, has another size, or its checksum does not fit.
         """
+        path = self.path(key)
+        if os.path.lexists(path) and not path.is_file():  # of a pipe, a reader would wait
+            raise DamagedEntryError("it is no file")
         try:
-            content = bytearray(self.path(key).read_bytes())
+            content = bytearray(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:

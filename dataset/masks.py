@@ -14,13 +14,19 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from dataset.run_lengths import decode_runs
+from dataset.sizes import refuse_huge
 from utils.errors import DataError
+from utils.shown import shown
 
 IGNORE = 255
 """Value of pixels that belong to no class."""
 
-_FURTHEST = 1_000_000
-"""Coordinates beyond this many pixels are mistakes, and would overflow the scan-line rule."""
+FURTHEST = 100_000
+"""Coordinates beyond this many pixels are mistakes, and would overflow what draws them."""
+
+_LONGEST = 5_000_000
+"""Longest ring in pixels: pycocotools takes memory for five points a pixel, and counts them in 32 bits."""
 
 _UNIT = 1 << 16
 """One pixel in the fixed-point numbers of the scan-line rule."""
@@ -89,8 +95,12 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     return _interior(points, height, width) | (outline > 0)
 
 
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def shape_points(shape: Mapping[str, Any], name: str, path: str | Path) -> np.ndarray:
@@ -103,86 +113,44 @@ def shape_points(shape: Mapping[str, Any], name: str, path: str | Path) -> np.nd
     if not isinstance(points, list) or not points:
         raise DataError(path, f'{name} has no points: give it a list "points" of at least one [x, y] pair.')
     for point in points:
-        if not isinstance(point, list) or len(point) != 2 or not all(map(_is_finite_number, point)):
+        if not isinstance(point, list) or len(point) != 2 or not all(map(is_finite_number, point)):
             raise DataError(
-                path, f"{name} has the point {point!r}: every point must be a pair [x, y] of finite numbers."
+                path, f"{name} has the point {shown(point)}: every point must be a pair [x, y] of finite numbers."
             )
-        if max(map(abs, point)) > _FURTHEST:
-            raise DataError(path, f"{name} has the point {point!r}: coordinates must be pixels of the image.")
+        if max(map(abs, point)) > FURTHEST:
+            raise DataError(path, f"{name} has the point {shown(point)}: coordinates must be pixels of the image.")
     return np.trunc(np.array(points, np.float64)).astype(np.int32)
 
 
-def paint_shapes(shapes: object, height: int, width: int, *, path: str | Path) -> np.ndarray:
-    """Paint labelled polygons into one mask, smaller ones over larger ones.
-
-    Every shape is drawn by itself (points truncated to whole pixels, outline included); then all are painted by
-    descending area, equal areas in file order: 255 if the label contains "ignore", else 1. Shapes labelled "flag" are
-    left out. Case does not matter. Points outside the image are allowed as long as some of the shape lies inside.
-
-    Args:
-        shapes: list of objects with "label" and "points".
-        height: H in pixels.
-        width: W in pixels.
-        path: the file the shapes come from, for messages.
-
-    Returns:
-        (H, W) uint8 with the values 0, 1 and 255.
-
-    Raises:
-        DataError: if the list or a shape is malformed, or a shape lies outside the image.
-    """
-    if not isinstance(shapes, list):
-        raise DataError(path, f'"shapes" is {type(shapes).__name__}, not a list: it must list the polygons.')
-    drawn: list[tuple[int, np.ndarray]] = []
-    for index, shape in enumerate(shapes):
-        name = f"shape {index}"
-        if not isinstance(shape, Mapping) or not isinstance(shape.get("label"), str):
-            raise DataError(path, f'{name} has no label: every shape must be an object with a text "label".')
-        label = shape["label"].lower()
-        if label == "flag":
-            continue
-        region = fill_polygon(shape_points(shape, name, path), height, width)
-        if not region.any():
-            raise DataError(
-                path, f"{name} lies outside the image of {height} x {width} pixels: correct its points or remove it."
-            )
-        drawn.append((IGNORE if "ignore" in label else 1, region))
-    painted = np.zeros((height, width), np.uint8)
-    for value, region in sorted(drawn, key=lambda entry: -int(np.count_nonzero(entry[1]))):
-        painted[region] = value
-    return painted
-
-
 def _ring_encloses(ring: Sequence[object], path: str | Path) -> bool:
-    if len(ring) % 2 or not all(map(_is_finite_number, ring)):
+    """Whether a ring has three points; refuses what pycocotools cannot draw, which steps along every edge."""
+    if len(ring) % 2 or not all(map(is_finite_number, ring)):
         raise DataError(path, f"a polygon ring has {len(ring)} entries: it must be pairs of finite numbers x0, y0, ...")
-    if any(abs(number) > _FURTHEST for number in ring):  # type: ignore[arg-type]
-        raise DataError(path, f"a polygon ring has a coordinate beyond {_FURTHEST}: it must be pixels of the image")
-    return len(ring) >= 6
+    if any(abs(number) > FURTHEST for number in ring):  # type: ignore[arg-type]
+        raise DataError(path, f"a polygon ring has a coordinate beyond {FURTHEST}: it must be pixels of the image")
+    if len(ring) < 6:
+        return False
+    points = np.asarray(ring, np.float64).reshape(-1, 2)
+    length = float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
+    if length > _LONGEST:
+        raise DataError(path, f"a polygon ring is {length:.0f} pixels long, more than {_LONGEST}: draw it again")
+    return True
 
 
-def _compress(run_lengths: Mapping[str, Any], height: int, width: int, path: str | Path) -> dict[str, Any]:
-    """One RLE object as the compressed form that pycocotools reads; the input stays as it is."""
-    counts, size = run_lengths.get("counts"), run_lengths.get("size")
-    if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise DataError(path, f"a run-length mask has size {size}, but the image has [{height}, {width}].")
-    if isinstance(counts, str | bytes):
-        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
-        raise DataError(path, '"counts" of a run-length mask must be a text or a list of whole numbers from 0.')
-    if sum(counts) != height * width:
-        raise DataError(path, f"the runs of a mask cover {sum(counts)} pixels, but the image has {height * width}.")
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+def _draw_rings(rings: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
+    united = np.zeros((height, width), bool)
+    for part in coco_mask.frPyObjects(rings, height, width) if rings else ():
+        united |= coco_mask.decode(part).astype(bool)
+    return united
 
 
-def _encode(segmentation: object, height: int, width: int, path: str | Path) -> list[dict[str, Any]]:
+def _decode(segmentation: object, height: int, width: int, path: str | Path) -> np.ndarray:
     if isinstance(segmentation, Mapping):
-        return [_compress(segmentation, height, width, path)]
-    if isinstance(segmentation, list) and all(isinstance(part, Mapping) for part in segmentation):
-        return [_compress(part, height, width, path) for part in segmentation]
+        return decode_runs(segmentation, height, width, path)
+    if isinstance(segmentation, list) and segmentation and all(isinstance(part, Mapping) for part in segmentation):
+        return np.logical_or.reduce([decode_runs(part, height, width, path) for part in segmentation])
     if isinstance(segmentation, list) and all(isinstance(part, list) for part in segmentation):
-        rings = [ring for ring in segmentation if _ring_encloses(ring, path)]
-        return coco_mask.frPyObjects(rings, height, width) if rings else []
+        return _draw_rings([ring for ring in segmentation if _ring_encloses(ring, path)], height, width)
     raise DataError(
         path, f"a segmentation is {type(segmentation).__name__}: it must be a list of rings, a list of RLE, or an RLE."
     )
@@ -209,11 +177,5 @@ def decode_segmentation(
     Raises:
         DataError: if the value has none of these forms or does not fit the image.
     """
-    parts = _encode(segmentation, height, width, path)
-    united = np.zeros((height, width), bool)
-    for part in parts:
-        try:
-            united |= coco_mask.decode(part).astype(bool)
-        except ValueError as error:
-            raise DataError(path, f"a run-length mask cannot be decoded ({error}): write it again.") from error
-    return united
+    refuse_huge(height, width, path)
+    return _decode(segmentation, height, width, path)

@@ -20,24 +20,11 @@ from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.families.refer_seg import ReferBenchmark, ReferSeg
 from dataset.families.vqa import Vqa
 from dataset.mixture import Source
+from dataset.names import FAMILIES, SETS
 from dataset.readers.folder import DataFolder
 from dataset.sample import Protocol as Asking
 from dataset.sample import Sample
 from utils.errors import DataError, SettingsError
-
-SETS: dict[str, tuple[str, ...]] = {
-    "sem_seg": ("ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"),
-    "refer_seg": ("refclef", "refcoco", "refcoco+", "refcocog", "refzom", "grefcoco"),
-    "neg_refer_seg": ("R-refcoco", "R-refcoco+", "R-refcocog"),
-    "correct_refer_seg": ("fprefcoco", "fprefcoco+", "fprefcocog"),
-    "vqa": ("llava_instruct_150k",),
-    "reason_seg": ("ReasonSeg|train",),
-    "reason_seg_plus": ("instance_seg", "cot", "conversations", "caption"),
-    "multi_reason_seg": ("MultiReasonSeg|train",),
-}
-"""The paper's eight families and the datasets of each (Table 9)."""
-
-FAMILIES = (*SETS, "custom")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from utils import metrics
 from utils.lettering import BOLD, Colour, Image, draw_text, line_height, text_block, text_width, wrap
-from utils.metrics import intersection_and_union, iou
 
 BoolMask = npt.NDArray[np.bool_]
 
@@ -25,7 +25,7 @@ _QUERY_SIZE, _TITLE_SIZE, _NOTE_SIZE = 22, 17, 15
 
 
 class _NotAsked:
-    """Type of the value that means "no model was asked"; None means "it answered: no target"."""
+    """Type of the value of what is left out: no model was asked, no IoU given; None is an answer: no target, no IoU."""
 
 
 NOT_ASKED: Final = _NotAsked()
@@ -49,6 +49,7 @@ def panel(
     prediction: BoolMask | _NotAsked | None = NOT_ASKED,
     ignore: BoolMask | None = None,
     prior: npt.NDArray[np.floating] | None = None,
+    iou: float | _NotAsked | None = NOT_ASKED,
     score: float | None = None,
     caption: str = "",
 ) -> Image:
@@ -63,6 +64,8 @@ def panel(
         ignore: (H, W) boolean, True where `truth` does not say; greyed, and left out of the IoU.
         prior: (h, w) finite numbers of any range over the whole image, such as the model's spatial prior;
             shown from its lowest to its highest value.
+        iou: the IoU that a benchmark has counted by its own rule, printed instead of that of the two masks; None
+            where it counts none.
         score: the model's own confidence in the prediction, 0 to 1.
         caption: small print below, e.g. the name of the sample.
 
@@ -86,7 +89,7 @@ def panel(
         answer = np.zeros(size, np.bool_) if prediction is None else prediction
         stamp = "no target" if prediction is None else "empty mask"
         picture = _mask_picture(greyed, _fitted(answer, size, base, "prediction"), PREDICTION_COLOUR, stamp)
-        note = _prediction_note(answer, truth, ignore, score)
+        note = _prediction_note(_overlap(answer, truth, ignore) if isinstance(iou, _NotAsked) else iou, score)
         tiles.append(_Tile(title="Prediction", picture=picture, note=note, swatch=PREDICTION_COLOUR))
     if prior is not None:
         tiles.append(_prior_tile(base, prior))
@@ -186,13 +189,13 @@ def _stamped(base: Image, text: str) -> Image:
     return picture
 
 
-def _prediction_note(prediction: BoolMask, truth: BoolMask | None, ignore: BoolMask | None, score: float | None) -> str:
-    notes = []
-    if truth is not None:
-        notes.append(f"IoU {iou(*intersection_and_union(prediction, truth, ignore)):.3f}")
-    if score is not None:
-        notes.append(f"confidence {score:.3f}")
-    return "   ".join(notes)
+def _overlap(prediction: BoolMask, truth: BoolMask | None, ignore: BoolMask | None) -> float | None:
+    return None if truth is None else metrics.iou(*metrics.intersection_and_union(prediction, truth, ignore))
+
+
+def _prediction_note(iou: float | None, score: float | None) -> str:
+    notes = {"IoU": iou, "confidence": score}
+    return "   ".join(f"{name} {value:.3f}" for name, value in notes.items() if value is not None)
 
 
 def _prior_tile(base: Image, prior: npt.NDArray[np.floating]) -> _Tile:

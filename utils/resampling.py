@@ -49,6 +49,8 @@ class Line:
 Chain = tuple[Resize, ...]
 BLOCK = 1024
 """Unit vectors of an operator that are resized at a time; of a long image all would take its side squared."""
+LARGEST_SHRINK = 64
+"""CUDA's antialiased kernel refuses to divide a side by more than about 94."""
 
 
 def resample(maps: Tensor, *chain: Resize) -> Tensor:
@@ -58,6 +60,8 @@ def resample(maps: Tensor, *chain: Resize) -> Tensor:
 
 
 def _run(maps: Tensor, chain: Chain) -> Tensor:
+    if len(maps) == 0:  # which CUDA's kernels refuse
+        return maps.new_zeros(0, *chain[-1].kept)
     stacked = maps[:, None]
     for step in chain:
         stacked = _resized(stacked, step)[:, :, : step.kept[0], : step.kept[1]]
@@ -69,7 +73,22 @@ def _resized(stacked: Tensor, step: Resize) -> Tensor:
     if step.antialias and step.size[1] == 1:
         # On a CPU torch gives wrong values for a width of 1, and right ones for a height of 1.
         return resize(stacked.mT.contiguous(), step.size[::-1]).mT
+    if step.antialias and stacked.is_cuda and _shrink(stacked, step) > LARGEST_SHRINK:
+        return _by_matrices(stacked, step)
     return resize(stacked, step.size)
+
+
+def _shrink(stacked: Tensor, step: Resize) -> float:
+    return max(before / after for before, after in zip(stacked.shape[2:], step.size, strict=True))
+
+
+def _by_matrices(stacked: Tensor, step: Resize) -> Tensor:
+    """The same resize as two matrix products, with operators that the CPU made."""
+    rows, columns = (
+        _operator(length, (Line(after, after, step.antialias),), torch.device("cpu")).to(stacked.device)
+        for length, after in zip(stacked.shape[2:], step.size, strict=True)
+    )
+    return rows @ stacked @ columns.T
 
 
 @lru_cache(maxsize=64)

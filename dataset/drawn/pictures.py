@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.layout import Scene, draw_scene
 from dataset.drawn.objects import SceneObject
 from dataset.drawn.writer import jpeg
 from dataset.masks import fill_polygon
+from utils.progress import Bar
 from utils.seeding import generator_for
 
 WORDINGS = {"train": "train", "val": "val", "testA": "test", "testB": "test"}
@@ -77,7 +77,7 @@ class Pools:
         if key not in self._pools:
             self._pools[key] = tuple(
                 self._draw(pool, split, number)
-                for number, split in enumerate(tqdm(self._splits(evaluated), desc=f"{pool} scenes", unit="scene"))
+                for number, split in enumerate(Bar(self._splits(evaluated), desc=f"{pool} scenes", unit="scene"))
             )
         return self._pools[key]
 

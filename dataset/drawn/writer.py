@@ -7,13 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.layout import Scene, draw_scene
 from dataset.drawn.manifest import begin, finish
 from dataset.drawn.objects import SceneObject
 from dataset.drawn.queries import Query, draw_query
 from utils.files import write_json
+from utils.progress import Bar
 from utils.seeding import generator_for
 
 FOLDER = Path("reason_seg") / "ReasonSeg"
@@ -81,7 +81,7 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> list[dict[s
     """Write the scenes that are not there yet; return their explanations."""
     folder.mkdir(parents=True, exist_ok=True)
     explanations = []
-    for index in tqdm(range(count), desc=f"{split} scenes", unit="scene"):
+    for index in Bar(range(count), desc=f"{split} scenes", unit="scene"):
         name = f"{split}_{index:05d}"
         scene, queries = make_scene(seed, split, index)
         (folder / f"{name}.jpg").write_bytes(jpeg(scene.image))

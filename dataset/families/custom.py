@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import ijson
 import numpy as np
 
 from dataset.families.assembled import Target, assemble
 from dataset.families.custom_forms import FORMS, CocoForm, Form, Labelled, LabelMeForm, listed
 from dataset.families.custom_masks import LabelMapForm, PhraseMaskForm
 from dataset.families.refer_seg import asked_together
+from dataset.readers.json_stream import first_key
 from dataset.sample import Protocol, Sample
 from dataset.wording import sampled
 from utils.errors import DataError
@@ -53,14 +53,10 @@ def open_form(folder: Path, index: Path) -> Form:
 
 def _kind(path: Path) -> str:
     """The form that a JSON file belongs to, from the first of its keys that tells."""
-    with path.open("rb") as file:
-        try:
-            for prefix, event, value in ijson.parse(file):
-                if not prefix and event == "map_key" and value in _KEYS:
-                    return _KEYS[value]
-        except ijson.JSONError as error:
-            raise DataError(path, f"this is not valid JSON ({str(error).splitlines()[0]}); save it again") from error
-    raise DataError(path, f'it has neither the "shapes" of LabelMe nor the "images" of COCO. {FORMS}')
+    key = first_key(path, _KEYS)
+    if key is None:
+        raise DataError(path, f'it has neither the "shapes" of LabelMe nor the "images" of COCO. {FORMS}')
+    return _KEYS[key]
 
 
 class Custom:

@@ -5,6 +5,7 @@ Everything that can be checked without decoding a photograph is checked when a f
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from dataset.images import read_image
 from dataset.readers.coco import CocoImage, CocoInstances
 from dataset.readers.folder import DataFolder, ImageRoots
-from dataset.readers.labelme import phrase_of, read_labelme
+from dataset.readers.labelme import LabelMeFile, phrase_of, read_labelme
 from utils.errors import DataError
 
 FORMS = (
@@ -66,9 +67,9 @@ class LabelMeForm:
         images, roots = images_by_stem(folder), ImageRoots(DataFolder(folder, folder), ".")
         self._files = [file for path in files if (file := read_labelme(path)).phrases]
         self._images = [
-            images[file.path.stem] if file.path.stem in images else roots.find(file.image_name or "", str(file.path))
-            for file in self._files
+            images.get(stem_of(file.path)) or roots.find(file.image_name or "", str(file.path)) for file in self._files
         ]
+        _refuse_sharing(self._files, self._images)
         refuse_nothing(len(self), folder)
 
     def __len__(self) -> int:
@@ -133,6 +134,20 @@ def listed(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
 
 
+def stem_of(path: Path) -> str:
+    """Name without suffix, letters composed, for some systems decompose them in file names."""
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def _refuse_sharing(files: list[LabelMeFile], images: list[Path]) -> None:
+    owner: dict[Path, Path] = {}
+    for file, image in zip(files, images, strict=True):
+        if owner.setdefault(image, file.path) != file.path:
+            raise DataError(
+                file.path, f"its image {image.name} has labels in {owner[image].name} already; join the files"
+            )
+
+
 def images_by_stem(folder: Path) -> dict[str, Path]:
     """Images of a folder by their name without suffix.
 
@@ -144,8 +159,12 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{folder} does not exist. {FORMS}")
     found: dict[str, Path] = {}
     for path in listed(folder, SUFFIXES):
-        if found.setdefault(path.stem, path) != path:
-            raise DataError(path, f"{found[path.stem].name} has the same name, but masks are found by it; rename one")
+        stem = stem_of(path)
+        if found.setdefault(stem, path) != path:
+            raise DataError(
+                path,
+                f"it differs from {found[stem].name} in the suffix alone, but labels are found by the name; rename one",
+            )
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dataset.families.custom_forms import (
     FORMS,
@@ -16,17 +16,22 @@ from dataset.families.custom_forms import (
     listed,
     refuse_nothing,
     refuse_other_size,
+    stem_of,
 )
-from dataset.images import read_image, read_label_map
+from dataset.images import read_image, read_label_map, read_mask
 from dataset.masks import IGNORE
 from dataset.readers.labelme import is_ignored, phrase_of
 from utils.errors import DataError
+from utils.files import read_bytes
+from utils.json_text import decode_text
+from utils.progress import Bar
 
 _BACKGROUND = "background"
+_NO_MASKS = (".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".avif", ".npy")
 
 
 class PhraseMaskForm:
-    """`images/NAME.jpg` and `masks/NAME/PHRASE.png`, in which every pixel above 0 belongs to the phrase.
+    """`images/NAME.jpg` and `masks/NAME/PHRASE.png`; pixels that are neither black nor transparent are the phrase's.
 
     Args:
         folder: that holds both.
@@ -34,14 +39,14 @@ class PhraseMaskForm:
 
     def __init__(self, folder: Path) -> None:
         images = images_by_stem(folder / "images")
-        stray = listed(folder / "masks", (".png",))
+        stray = _masks_of(folder / "masks")
         if stray:
             raise DataError(stray[0], f"a label map needs labels.txt, which {folder} lacks. {FORMS}")
         self._masks: list[tuple[Path, dict[str, list[Path]]]] = []
         for masks in sorted(path for path in (folder / "masks").iterdir() if path.is_dir()):
             files: dict[str, list[Path]] = {}
-            for path in listed(masks, (".png",)):
-                files.setdefault(phrase_of(path.stem), []).append(path)
+            for path in _masks_of(masks):
+                files.setdefault(phrase_of(stem_of(path)), []).append(path)
             if files:
                 self._masks.append((_image_of(masks, images), files))
         refuse_nothing(len(self), folder)
@@ -70,7 +75,7 @@ class LabelMapForm:
         self._names = _names(folder / "labels.txt")
         images = images_by_stem(folder / "images")
         self._maps: list[tuple[Path, Path, dict[str, list[int]]]] = []
-        for path in tqdm(listed(folder / "masks", (".png",)), desc="label maps", delay=2, leave=False):
+        for path in Bar(_masks_of(folder / "masks"), desc="label maps", delay=2, leave=False):
             phrases = self._phrases(path)
             if phrases:
                 self._maps.append((_image_of(path, images), path, phrases))
@@ -106,9 +111,11 @@ class LabelMapForm:
 
 def _names(path: Path) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(path, f"the text is not UTF-8 ({error.reason}); save it again") from error
+        names = [line.strip() for line in decode_text(read_bytes(path)).splitlines()]
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(path, str(error)) from error
     names = names[1:] if names[:1] == ["__ignore__"] else names
     if len(names) > IGNORE:
         raise DataError(path, f"it names {len(names)} values, but a label map has at most {IGNORE}; remove some")
@@ -125,16 +132,26 @@ def _of(label: np.ndarray, values: list[int]) -> np.ndarray:
 def _united(paths: list[Path], image: np.ndarray) -> np.ndarray:
     united = np.zeros(image.shape[:2], dtype=bool)
     for path in paths:
-        label = read_label_map(path)
-        refuse_other_size(str(path), label.shape, image)
-        if not label.any():
-            raise DataError(path, "no pixel is above 0, so nothing belongs to its phrase; correct or remove it")
-        united |= label > 0
+        mask = read_mask(path)
+        refuse_other_size(str(path), mask.shape, image)
+        united |= mask
     return united
 
 
+def _masks_of(folder: Path) -> list[Path]:
+    """PNG files of a folder; another picture among them is no mask.
+
+    Raises:
+        DataError: naming such a picture.
+    """
+    other = listed(folder, (*(suffix for suffix in SUFFIXES if suffix != ".png"), *_NO_MASKS))
+    if other:
+        raise DataError(other[0], "masks must be PNG files, for other formats change pixels; save it as .png")
+    return listed(folder, (".png",))
+
+
 def _image_of(masks: Path, images: dict[str, Path]) -> Path:
-    name = masks.stem if masks.is_file() else masks.name
+    name = stem_of(masks) if masks.is_file() else unicodedata.normalize("NFC", masks.name)
     if name not in images:
         raise DataError(masks, f"there is no image {name} with {', '.join(SUFFIXES)} in images/; add it")
     return images[name]

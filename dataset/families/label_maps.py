@@ -24,6 +24,8 @@ from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.sample import Sample
 from dataset.wording import sampled
 from utils.errors import DataError
+from utils.files import read_json
+from utils.shown import shown
 
 VOID = -1
 
@@ -50,9 +52,9 @@ def mapillary_names(data: DataFolder) -> Names:
     """
     path = data.find("mapillary/config_v2.0.json")
     try:
-        labels = checks.get(json.loads(path.read_text(encoding="utf-8")), "labels", list, "the file")
+        labels = checks.get(read_json(path, kind=dict), "labels", list, "the file")
         names = tuple(_mapillary_name(label, f"label {value}") for value, label in enumerate(labels))
-    except ValueError as error:
+    except MalformedError as error:
         raise DataError(path, f"{error}; it must be the configuration that comes with Mapillary Vistas 2.0") from error
     if not any(names) or len(names) > IGNORE:
         raise DataError(path, f"it lists {len(names)} labels: there must be 1 to {IGNORE}, not all of them void")
@@ -61,7 +63,7 @@ def mapillary_names(data: DataFolder) -> Names:
 
 def _mapillary_name(label: object, record: str) -> str | None:
     if not isinstance(label, dict):
-        raise MalformedError(f"{record} is {label!r:.60}: it must be an object")
+        raise MalformedError(f"{record} is {shown(label)}: it must be an object")
     if checks.text(label, "name", record).split("--")[0] == "void":
         return None
     return checks.text(label, "readable", record).lower().replace("_", " ")

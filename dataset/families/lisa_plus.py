@@ -24,6 +24,7 @@ from dataset.readers.records import index_list, open_records
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.wording import answer_phrases, ask_sentence
 from utils.errors import DataError
+from utils.shown import shown
 
 FOLDER = "reason_seg_plus"
 IMAGES = ("refer_seg/images/mscoco/images/train2017", "coco/train2017")
@@ -99,7 +100,7 @@ def polygons(value: Any, name: str) -> list[list[float]]:
         rings = [_flat(ring) for ring in value]
     else:
         raise MalformedError(
-            f"{name}: its mask is {value!r:.60}: it must be [x, y] pairs, a flat ring, or a list of lists of pairs"
+            f"{name}: its mask is {shown(value)}: it must be [x, y] pairs, a flat ring, or a list of lists of pairs"
         )
     return [ring for ring in rings if len(ring) >= 6]
 

@@ -24,6 +24,7 @@ from dataset.sample import AnswerPart, Conversation, Protocol, Question, Sample,
 from dataset.templates import evaluation
 from dataset.wording import SLOT, answer_phrases, ask_sentence, fill, sampled
 from utils.errors import DataError
+from utils.shown import shown
 
 NAME = "MultiReasonSeg"
 FOLDER = f"multi_reason_seg/{NAME}"
@@ -248,7 +249,7 @@ def _image(record: Mapping[str, Any], name: str) -> str:
         url = checks.text(record, "coco_url", name)
         folder, image = "train2017" if "train2017" in url else "val2017", url.rpartition("/")[2]
     if not _FILE_NAME.fullmatch(image):
-        raise MalformedError(f"{name}: its image is {image!r:.60}: it must be a file name without folders")
+        raise MalformedError(f"{name}: its image is {shown(image)}: it must be a file name without folders")
     return f"{folder}/{image}"
 
 
@@ -264,7 +265,7 @@ def _question(text: Any, answers: Any, spoken: Any, name: str) -> dict[str, Any]
 
 def _target(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not isinstance(value.get("segmentation"), list | dict):
-        raise MalformedError(f'{name} is {value!r:.60}: it must be an object with a "segmentation"')
+        raise MalformedError(f'{name} is {shown(value)}: it must be an object with a "segmentation"')
     rephrased, category = (_optional_text(value, key, name) for key in ("rephrased_name", "category_name"))
     names = [rephrased or category, category or rephrased]
     if None in names:

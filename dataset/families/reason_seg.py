@@ -8,15 +8,17 @@ dropped and "ignore" shapes are left out of evaluation). An image may have furth
 
 from __future__ import annotations
 
-import json
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dataset.images import read_image
-from dataset.masks import IGNORE, paint_shapes
+from dataset.masks import IGNORE
+from dataset.readers.labelme import LabelMeFile, parse_labelme
+from dataset.readers.western import decode_western
 from dataset.sample import AnswerPart, Conversation, Protocol, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from dataset.templates.reason_seg import (
@@ -28,6 +30,8 @@ from dataset.templates.reason_seg import (
 )
 from dataset.wording import draw
 from utils.errors import DataError
+from utils.files import read_json
+from utils.shown import shown
 
 FOLDER = Path("reason_seg") / "ReasonSeg"
 SPLITS = ("train", "val", "test", "test_overall", "test_shortquery", "test_longquery")
@@ -41,43 +45,35 @@ class Annotation:
     path: str
     texts: tuple[str, ...]
     is_sentence: bool
-    shapes: tuple[dict[str, Any], ...]
-
-
-def _load_json(path: Path) -> Any:
-    """Parse UTF-8, or cp1252, in which some published files are written."""
-    if not path.is_file():
-        raise DataError(str(path), "the annotation file does not exist; every .jpg needs a .json of the same name")
-    data = path.read_bytes()
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return json.loads(data.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-        except json.JSONDecodeError as error:
-            raise DataError(str(path), f"this is not valid JSON ({error.msg}, line {error.lineno})") from None
-    raise DataError(str(path), "the text is neither UTF-8 nor cp1252")
+    shapes: LabelMeFile
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Read and check one annotation file.
+    """Read and check one annotation file, all but the pixels of masks.
 
     Raises:
         DataError: naming the file and what is wrong with it.
     """
-    content = _load_json(path)
-    if not isinstance(content, dict):
-        raise DataError(str(path), "an annotation is a JSON object with text, is_sentence and shapes")
-    texts, shapes = content.get("text"), content.get("shapes")
+    try:
+        content = read_json(path, kind=dict, decode=decode_western)
+    except FileNotFoundError:
+        raise DataError(path, "the annotation file does not exist; every .jpg needs a .json of the same name") from None
+    texts = content.get("text")
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise DataError(str(path), '"text" must be a list of at least one string')
+        raise DataError(path, '"text" must be a list of at least one string')
     if not all(text.strip() for text in texts):
-        raise DataError(str(path), '"text" holds an empty query; give every query some words')
-    if not isinstance(shapes, list):
-        raise DataError(str(path), '"shapes" is missing; give a list of labelled polygons')
+        raise DataError(path, '"text" holds an empty query; give every query some words')
+    if not isinstance(content.get("shapes"), list):
+        raise DataError(path, '"shapes" is missing; give a list of labelled polygons')
+    is_sentence = content.get("is_sentence", False)
+    if is_sentence not in (True, False):  # 1 and 0 as well
+        raise DataError(path, f'"is_sentence" is {shown(is_sentence)}; it must be true or false, without quotes')
     return Annotation(
-        str(path), tuple(text.strip() for text in texts), bool(content.get("is_sentence", False)), tuple(shapes)
+        path=str(path),
+        texts=tuple(text.strip() for text in texts),
+        is_sentence=bool(is_sentence),
+        shapes=parse_labelme(content, path, fewest_corners=1),
     )
 
 
@@ -89,11 +85,14 @@ def _explanations(root: Path) -> dict[str, str]:
             f"{path} does not exist, but --explanatory is on; put it there, or switch it off with --explanatory -1"
         )
     found: dict[str, str] = {}
-    for entry in _load_json(path):
-        if not isinstance(entry, dict) or not entry.get("image") or not str(entry.get("outputs", "")).strip():
-            raise DataError(str(path), f'entry {entry!r:.80} needs "image" and a non-empty "outputs"')
-        name = entry.get("json") or Path(entry["image"]).with_suffix(".json").name
-        found[Path(name).name] = str(entry["outputs"]).strip()
+    for entry in read_json(path, kind=list, decode=decode_western):
+        texts = [entry.get(key) for key in ("image", "outputs")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise DataError(path, f'entry {shown(entry, 80)} needs "image" and a non-empty "outputs"')
+        name = entry.get("json") or f"{PurePosixPath(entry['image']).stem}.json"
+        if not isinstance(name, str):
+            raise DataError(path, f'"json" is {shown(name)}; it must be the name of an annotation file')
+        found[PurePosixPath(name).name] = entry["outputs"].strip()
     return found
 
 
@@ -106,14 +105,44 @@ class AnnotatedImage:
 
     def painted(self, annotation: Annotation, image: np.ndarray) -> np.ndarray:
         """(H, W) uint8 of an annotation: 1 target, 255 ignore."""
-        return paint_shapes(list(annotation.shapes), image.shape[0], image.shape[1], path=annotation.path)
+        return annotation.shapes.painted(*image.shape[:2])
 
 
-def _annotations(image: Path, names: dict[str, list[Path]]) -> tuple[Annotation, ...]:
-    """Those of NAME.json, which must be there, and of NAME.2.json, NAME.3.json, ... if there are any."""
-    first = image.with_suffix(".json")
-    others = [path for path in names.get(image.stem, []) if path != first]
-    return tuple(read_annotation(path) for path in (first, *others))
+def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by their name without suffix; a name may be decomposed Unicode on disk.
+
+    Raises:
+        DataError: if two files have the same.
+    """
+    found: dict[str, Path] = {}
+    for path in files:
+        stem = unicodedata.normalize("NFC", path.stem)
+        if found.setdefault(stem, path) != path:
+            raise DataError(
+                path, f"it differs from {found[stem].name} in the suffix alone, but annotations are found by the name"
+            )
+    return found
+
+
+def _owners(images: dict[str, Path], texts: dict[str, Path]) -> dict[str, list[Path]]:
+    """Annotation files of each image by its stem: NAME.json, then NAME.2.json, NAME.3.json, ..., in sorted order.
+
+    Raises:
+        DataError: if an image has no NAME.json, or a file belongs to no image.
+    """
+    owned: dict[str, list[Path]] = {stem: [] for stem in images}
+    for stem, path in texts.items():
+        name, _, number = stem.rpartition(".")
+        # A file whose own image is there is that image's alone, whatever its name.
+        owner = stem if stem in images else name if number.isdecimal() else stem
+        if owner not in images:
+            raise DataError(path, f"there is no image {stem}.jpg; add it, or remove the file")
+        owned[owner].append(path)
+    for stem, image in images.items():
+        if stem not in texts:
+            missing = image.with_suffix(".json")
+            raise DataError(missing, "the annotation file does not exist; every .jpg needs a .json of the same name")
+    return {stem: [texts[stem], *(path for path in paths if path != texts[stem])] for stem, paths in owned.items()}
 
 
 def read_split(root: str | Path, split: str) -> list[AnnotatedImage]:
@@ -135,15 +164,12 @@ def read_split(root: str | Path, split: str) -> list[AnnotatedImage]:
         raise FileNotFoundError(
             f"{folder} does not exist; --dataset_dir must hold reason_seg/ReasonSeg/{folder.name} with .jpg and .json"
         )
-    files = sorted(folder.iterdir())
-    images = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    images = _by_stem(path for path in files if path.suffix.lower() in (".jpg", ".jpeg"))
     if not images:
         raise FileNotFoundError(f"{folder} holds no .jpg image; fetch ReasonSeg again or run scripts.make_scenes")
-    names: dict[str, list[Path]] = {}
-    for path in files:
-        if path.suffix == ".json":
-            names.setdefault(path.stem.rpartition(".")[0] or path.stem, []).append(path)
-    found = [AnnotatedImage(path, _annotations(path, names)) for path in images]
+    owned = _owners(images, _by_stem(path for path in files if path.suffix.lower() == ".json"))
+    found = [AnnotatedImage(image, tuple(map(read_annotation, owned[stem]))) for stem, image in images.items()]
     if not split.endswith("query"):
         return found
     wanted = split == "test_longquery"

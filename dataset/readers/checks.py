@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from utils.shown import shown
+
 _NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object", bool: "true or false"}
+
+
+_LIMIT = 1 << 63
 
 
 class MalformedError(ValueError):
@@ -27,26 +32,35 @@ def get(record: Mapping[str, Any], key: str, kind: type, name: str) -> Any:
         MalformedError: if the key is missing or its value has another type.
     """
     if not isinstance(record, Mapping):
-        raise MalformedError(f"{name} is {record!r:.60}: it must be an object")
+        raise MalformedError(f"{name} is {shown(record)}: it must be an object")
     if key not in record:
         raise MalformedError(f'{name} has no "{key}": give it {_NAMES[kind]}')
     value = record[key]
     if kind is int and whole(value) is not None:
         return whole(value)
+    if kind is str and isinstance(value, str) and not _is_unicode(value):
+        raise MalformedError(f'{name}: "{key}" holds half of a surrogate pair ({value!a:.60}): write it again')
     if kind is not int and isinstance(value, kind):
         return value
-    raise MalformedError(f'{name}: "{key}" is {value!r:.60}: it must be {_NAMES[kind]}')
+    raise MalformedError(f'{name}: "{key}" is {shown(value)}: it must be {_NAMES[kind]}')
 
 
 def whole(value: Any) -> int | None:
-    """A value as an integer, or None if it is none."""
+    """A value as an integer of 64 bits, or None if it is none."""
     if isinstance(value, bool | np.bool_):
         return None
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return int(value)
-    return None
+    is_whole = isinstance(value, int | np.integer) or (
+        isinstance(value, float | np.floating) and float(value).is_integer()
+    )
+    return int(value) if is_whole and -_LIMIT <= value < _LIMIT else None
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def text(record: Mapping[str, Any], key: str, name: str) -> str:

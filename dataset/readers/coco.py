@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.masks import decode_segmentation
 from dataset.readers import checks
@@ -15,6 +14,8 @@ from dataset.readers.checks import MalformedError
 from dataset.readers.json_stream import stream
 from dataset.readers.records import RecordWriter, open_records
 from utils.errors import DataError
+from utils.progress import Bar
+from utils.shown import shown
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _image(record: dict[str, Any], identity: int, name: str) -> dict[str, Any]:
 def _annotation(record: dict[str, Any], identity: int, name: str) -> dict[str, Any]:
     segmentation = record.get("segmentation")
     if not isinstance(segmentation, list | dict):
-        raise MalformedError(f'{name}: "segmentation" is {segmentation!r:.40}: it must be polygons or run lengths')
+        raise MalformedError(f'{name}: "segmentation" is {shown(segmentation, 40)}: it must be polygons or run lengths')
     image_id = checks.get(record, "image_id", int, name)
     category = checks.get(record, "category_id", int, name) if "category_id" in record else -1
     return {"id": identity, "image_id": image_id, "category_id": category, "segmentation": segmentation}
@@ -194,6 +195,6 @@ def _group(path: Path, writer: RecordWriter, image_ids: np.ndarray, owners: np.n
     counts = np.bincount(numbers, minlength=len(image_ids) + 1)[: len(image_ids)]
     strays = len(owners) - int(counts.sum())
     if strays:
-        tqdm.write(f"{path}: {strays} annotations belong to no image of the file and are left out")
+        Bar.write(f"{path}: {strays} annotations belong to no image of the file and are left out")
     writer.array("by_image", by_image)
     writer.array("starts", np.concatenate([[0], np.cumsum(counts)]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -31,6 +32,14 @@ class DataFolder:
                 return self.root / name
         names = " or ".join(str(self.root / name) for name in relative)
         raise FileNotFoundError(f"{names} does not exist; docs/data.md says where it comes from and where it belongs")
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that the system cannot have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 class ImageRoots:
@@ -61,10 +70,23 @@ class ImageRoots:
         return path
 
     def _locate(self, name: str, record: str) -> Path | None:
-        relative = PurePosixPath(name)
-        if not name or relative.is_absolute() or ".." in relative.parts or "\\" in name or "\0" in name:
-            raise DataError(record, f"its image name {name!r} leads out of the image folder; names must be relative")
-        return next((folder / name for folder in self._folders if (folder / name).is_file()), None)
+        """The first file with the name itself, with "/" for the "\\" of Windows, or with its letters (de)composed."""
+        spellings = dict.fromkeys(
+            unicodedata.normalize(form, path) for path in (name, name.replace("\\", "/")) for form in ("NFC", "NFD")
+        )
+        for path in (name, *spellings):
+            self._refuse_way_out(path, name, record)
+        found = (folder / path for folder in self._folders for path in (name, *spellings))
+        return next((path for path in found if _is_file(path)), None)
+
+    def _refuse_way_out(self, path: str, name: str, record: str) -> None:
+        relative = PurePosixPath(path)
+        if not path or "\0" in path:
+            raise DataError(record, f"its image name {name!r:.80} is no file name")
+        if relative.is_absolute() or ".." in relative.parts or PureWindowsPath(path).drive:
+            raise DataError(
+                record, f"its image name {name!r:.80} leads out of the image folder; names must be relative"
+            )
 
     def check(self, count: int, name_of: Callable[[int], str], record: str, *, every: bool = False) -> None:
         """See at the start whether images are there: some, evenly spread, or every one.

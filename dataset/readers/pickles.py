@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import DataError
+from utils.files import refuse_irregular
 
 # What numpy puts around a scalar; `array`, whose pickles build any object, is not among them.
 _ALLOWED = {
@@ -36,8 +37,10 @@ def read_pickle(path: Path) -> Any:
     Raises:
         DataError: if the file holds anything else, is empty, damaged, or missing.
     """
-    if not path.is_file():
-        raise DataError(path, "the file does not exist")
+    try:
+        refuse_irregular(path)
+    except FileNotFoundError as error:
+        raise DataError(path, "the file does not exist") from error
     if not path.stat().st_size:
         raise DataError(path, "the file is empty; fetch it again")
     try:
@@ -50,4 +53,5 @@ def read_pickle(path: Path) -> Any:
             "read, because loading anything else can run code. Fetch the file again from its publisher",
         ) from error
     except Exception as error:  # damaged bytes can raise nearly anything, a global's own errors included
-        raise DataError(path, f"this pickle is damaged ({type(error).__name__}: {error}); fetch it again") from error
+        reason = f"{type(error).__name__}: {error!s:.200}"
+        raise DataError(path, f"this pickle is damaged ({reason}); fetch it again") from error

@@ -8,7 +8,6 @@ sentences, of which gRefCOCO has some, asks for nothing and is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from dataset.readers.coco import CocoImage, CocoInstances
 from dataset.readers.pickles import read_pickle
 from dataset.readers.records import RecordWriter, open_records
 from utils.errors import DataError
+from utils.files import read_json
+from utils.shown import shown
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,7 @@ def _write(
 
 
 def _read(path: Path) -> Sequence[Any]:
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(path, f"this is not valid JSON ({error}); fetch it again") from error
-    else:
-        content = read_pickle(path)
+    content = read_json(path) if path.suffix == ".json" else read_pickle(path)
     if not isinstance(content, list) or not content:
         raise DataError(path, "it must hold a list of references; fetch it again")
     return content
@@ -216,7 +211,7 @@ def _annotation_ids(record: Mapping[str, Any], name: str) -> list[int]:
     value = record["ann_id"]
     ids = [checks.whole(item) for item in (value if isinstance(value, list | tuple) else [value])]
     if any(number is None for number in ids):
-        raise MalformedError(f'{name}: "ann_id" is {value!r:.60}: it must be a number, or a list of numbers')
+        raise MalformedError(f'{name}: "ann_id" is {shown(value)}: it must be a number, or a list of numbers')
     return [number for number in ids if number is not None and number != -1]
 
 
@@ -235,4 +230,4 @@ def _flag(record: Mapping[str, Any], key: str, name: str) -> bool:
     value = record[key]
     if isinstance(value, bool | np.bool_) or checks.whole(value) is not None:
         return bool(value)
-    raise MalformedError(f'{name}: "{key}" is {value!r:.60}: it must be true or false')
+    raise MalformedError(f'{name}: "{key}" is {shown(value)}: it must be true or false')

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from dataset.families.custom import Custom, CustomBenchmark, open_form
-from dataset.masks import paint_shapes
-from dataset.readers.labelme import read_labelme
+from dataset.readers.labelme import paint_shapes, read_labelme
 from utils.errors import DataError
 from utils.seeding import generator_for
 
@@ -288,7 +287,7 @@ def test_malformed_shapes_are_named(folder, reason, shape):
 @pytest.mark.parametrize(
     ("reason", "content"),
     [
-        (r"a.json: this is not valid JSON", '{"shapes": ['),
+        (r"a.json: it is not valid JSON", '{"shapes": ['),
         (r"a.json: it has neither the \"shapes\" of LabelMe nor the \"images\" of COCO. A folder holds one", "{}"),
         (r"a.json: the file: \"shapes\" is 3: it must be a list", '{"shapes": 3}'),
         (r"a.json: the file: \"imageHeight\" is 'x'", '{"shapes": [], "imageHeight": "x", "imageWidth": 3}'),
@@ -361,9 +360,7 @@ def test_a_category_without_a_pixel_is_left_out(folder):
 @pytest.mark.parametrize(
     ("reason", "pixels"),
     [
-        ("cup.png: no pixel is above 0", np.zeros(SIZE)),
         ("cup.png: it has 40 x 20 pixels, but its image 40 x 60", np.ones((40, 20))),
-        ("cup.png: its pixels are RGB", np.ones((*SIZE, 3))),
     ],
 )
 def test_malformed_phrase_masks_are_named(folder, reason, pixels):
@@ -394,7 +391,7 @@ def test_names_without_the_first_line_of_labelme(folder):
     (folder / "labels.txt").write_text("\n".join(LABELS[1:]))
     assert set(open_form(folder, folder).read(0).phrases) == {"red kite", "cup"}
     (folder / "labels.txt").write_bytes(b"\xff\xfea")
-    with pytest.raises(DataError, match=r"labels.txt: the text is not UTF-8"):
+    with pytest.raises(DataError, match=r"labels.txt: its text starts as UTF-16 but breaks off"):
         source(folder)
     (folder / "labels.txt").write_text("\n".join(map(str, range(256))))
     with pytest.raises(DataError, match=r"labels.txt: it names 256 values, but a label map has at most 255"):
@@ -415,7 +412,7 @@ def test_masks_without_their_image_are_named(folder, form):
 def test_two_images_of_one_name_are_refused(folder):
     write(folder, "phrases")
     shutil.copy(folder / "images" / "a.png", folder / "images" / "a.jpg")
-    with pytest.raises(DataError, match=r"a.png: a.jpg has the same name, but masks are found by it; rename one"):
+    with pytest.raises(DataError, match=r"a.png: it differs from a.jpg in the suffix alone"):
         source(folder)
 
 
@@ -448,4 +445,44 @@ def test_one_form_in_a_folder(folder):
         source(folder)
     (folder / "masks" / "a.png").write_bytes(png(np.ones(SIZE)))
     with pytest.raises(DataError, match=r"a.png: a label map needs labels.txt"):
+        source(folder)
+
+
+@pytest.mark.parametrize("form", ["phrases", "coco"])
+def test_a_phrase_without_a_pixel_does_not_take_the_others_with_it(folder, form):
+    write(folder, form)
+    if form == "phrases":
+        (folder / "masks" / "a" / "ghost.png").write_bytes(png(np.zeros(SIZE)))
+    else:
+        content = coco()
+        content["annotations"] += [{"id": 99, "image_id": 5, "category_id": 9, "segmentation": []}]
+        (folder / "export.json").write_text(json.dumps(content))
+    sample = CustomBenchmark(folder, folder.parent / "index").evaluation_sample(0, protocol="generate")
+    assert {question.text for question in sample.questions} == {"red kite", "cup"}
+    masks, _ = truth()
+    assert sorted(mask.sum() for mask in sample.masks) == sorted(mask.sum() for mask in masks.values())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp", ".jpeg", ".tif", ".webp", ".npy"])
+def test_a_mask_of_another_format_is_named(folder, suffix):
+    write(folder, "phrases")
+    (folder / "masks" / "a" / f"tree{suffix}").write_bytes(b"anything")
+    with pytest.raises(DataError, match=rf"tree\{suffix}: masks must be PNG files"):
+        source(folder)
+
+
+def test_a_json_belongs_to_the_image_of_its_own_name(folder):
+    for name in ("street", "street.crop"):
+        photo(folder, name)
+        labelme(folder, name, [box(f"{name} car", 2, 2, 20, 20)], imagePath="street.png")
+    read = [open_form(folder, folder).read(number) for number in range(2)]
+    assert [labelled.phrases for labelled in read] == [("street.crop car",), ("street car",)]
+    assert not np.array_equal(read[0].image, read[1].image)
+
+
+def test_two_files_of_one_image_are_refused(folder):
+    photo(folder, "street")
+    for name in ("one", "two"):
+        labelme(folder, name, [box("car", 2, 2, 20, 20)], imagePath="street.png")
+    with pytest.raises(DataError, match=r"two\.json: its image street\.png has labels in one\.json already"):
         source(folder)

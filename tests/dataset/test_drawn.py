@@ -14,7 +14,8 @@ from dataset.drawn.objects import COLOURS, KINDS
 from dataset.drawn.queries import FUNCTIONS, RELATION, SEVERAL, SUPERLATIVE, SUPERLATIVES, plural
 from dataset.drawn.writer import make_scene, write_scenes
 from dataset.families.reason_seg import ReasonSeg
-from dataset.masks import fill_polygon, paint_shapes
+from dataset.masks import fill_polygon
+from dataset.readers.labelme import paint_shapes
 from utils.errors import DataError
 
 SCENES = [(split, index) for split in ("train", "val", "test") for index in range(60)]

@@ -264,9 +264,9 @@ def test_absent_folders(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "Expecting value"),
-        (b"\xff", "decode"),
-        (b"[]", "must be an object"),
+        (b"", "an empty file"),
+        (b"\xff", "not UTF-8"),
+        (b"[]", "must hold an object"),
         (b"{}", 'no "labels"'),
         (b'{"labels": []}', "0 labels"),
         (b'{"labels": [3]}', "label 0 is 3"),
@@ -290,7 +290,7 @@ def test_malformed_label_maps_are_named(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"no picture", whole[:-30], whole[:40]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="cannot be decoded") as caught:
+        with pytest.raises(DataError, match=r"can(not)? be decoded") as caught:
             drawn(root, "ade20k")
         assert caught.value.path == str(path)
     Image.new("RGB", (8, 8)).save(path)
@@ -303,7 +303,7 @@ def test_malformed_label_maps_are_named(tmp_path):
 def test_label_maps_of_one_bit_a_pixel(tmp_path):
     grey = np.array([[0, 255], [255, 0]], np.uint8)
     Image.fromarray(grey).convert("1").save(tmp_path / "grey.png")
-    assert (read_label_map(tmp_path / "grey.png") == grey).all()
+    assert (read_label_map(tmp_path / "grey.png") == grey // 255).all()
     indices = np.array([[0, 1], [1, 0]], np.uint8)
     palette = Image.fromarray(indices)
     palette.putpalette([200, 0, 0, 0, 200, 0])

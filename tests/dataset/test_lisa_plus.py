@@ -301,7 +301,7 @@ def test_a_malformed_record_is_named(data, kind, change, sentence):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(b"", "is empty"), (json.dumps([GOOD["cot"]]).encode()[:-9], "not valid JSON"), (b"{}", "holds no records")],
+    [(b"", "an empty file"), (json.dumps([GOOD["cot"]]).encode()[:-9], "not valid JSON"), (b"{}", "holds no records")],
 )
 def test_an_unusable_file_is_named(data, content, sentence):
     with pytest.raises(DataError, match=sentence):

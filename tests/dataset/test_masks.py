@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from dataset.masks import decode_segmentation, paint_shapes
+from dataset.masks import decode_segmentation
+from dataset.readers.labelme import paint_shapes
 from utils.errors import DataError
 
 
@@ -82,11 +83,11 @@ def test_no_shapes_paint_nothing():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"label": "target"}, "not a list"),
-        (None, "not a list"),
-        (["target"], "shape 0 has no label"),
-        ([{"points": [[1, 2]]}], "shape 0 has no label"),
-        ([{"label": 3, "points": [[1, 2]]}], "shape 0 has no label"),
+        ({"label": "target"}, "must be a list"),
+        (None, "must be a list"),
+        (["target"], "shape 0 is .target.: it must be an object"),
+        ([{"points": [[1, 2]]}], "shape 0 has no .label."),
+        ([{"label": 3, "points": [[1, 2]]}], "shape 0: .label. is 3"),
         ([{"label": "flag"}, {"label": "target"}], "shape 1 has no points"),
         ([{"label": "target", "points": []}], "has no points"),
         ([{"label": "target", "points": "1, 2"}], "has no points"),
@@ -96,7 +97,7 @@ def test_no_shapes_paint_nothing():
         ([{"label": "target", "points": [[1, float("nan")]]}], "finite"),
         ([{"label": "target", "points": [[float("inf"), 1]]}], "finite"),
         ([{"label": "target", "points": [[1e12, 1]]}], "pixels of the image"),
-        ([shape("target", (100, 100), (120, 100), (120, 120))], "outside the image of 60 x 70"),
+        ([shape("target", (100, 100), (120, 100), (120, 120))], "no pixel in the image of 60 x 70"),
     ],
 )
 def test_malformed_shapes_are_named(shapes, message):
@@ -162,7 +163,24 @@ def test_overlapping_parts_are_united():
         ({"size": [HEIGHT, WIDTH], "counts": [1199]}, "1199 pixels"),
         ({"size": [HEIGHT, WIDTH], "counts": [-1, 1201]}, "whole numbers"),
         ({"size": [HEIGHT, WIDTH], "counts": None}, "counts"),
-        ({"size": [HEIGHT, WIDTH], "counts": "abc"}, "cannot be decoded"),
+        ({"size": [HEIGHT, WIDTH], "counts": "abc"}, "cut off"),
+        ({"size": [HEIGHT, WIDTH], "counts": ""}, "cover 0 pixels, but the image has 1200"),
+        ({"size": [HEIGHT, WIDTH], "counts": []}, "cover 0 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": "0"}, "cover 0 pixels"),
+        ([{"size": [HEIGHT, WIDTH], "counts": ""}], "cover 0 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": [1200, 1]}, "cover 1201 pixels"),
+        ({"size": [HEIGHT, WIDTH], "counts": [True, 1199]}, "list of whole numbers"),
+        ({"size": [HEIGHT, WIDTH], "counts": [0.5, 1199.5]}, "list of whole numbers"),
+        ({"size": [HEIGHT, WIDTH], "counts": [1 << 33, 1200 - (1 << 33)]}, "below 0"),
+        ({"size": [HEIGHT, WIDTH], "counts": "oooooooo0"}, "longer than any picture"),
+        ({"size": [HEIGHT, WIDTH], "counts": "\u00e9"}, "not ASCII"),
+        ({"size": [HEIGHT, WIDTH], "counts": b"\xff\x01"}, "cut off"),
+        ({"size": [30.0, 40.0], "counts": [1200]}, "size"),
+        ({"size": [10**5000, 40], "counts": [1200]}, "size"),
+        ({"size": "30x40", "counts": [1200]}, "size '30x40'"),
+        ([[10**400] * 6], "finite numbers"),
+        ([[float("nan")] * 6], "finite numbers"),
+        ([[float("inf"), 0, 1, 2, 3, 4]], "finite numbers"),
     ],
 )
 def test_malformed_segmentations_are_named(segmentation, message):
@@ -172,5 +190,30 @@ def test_malformed_segmentations_are_named(segmentation, message):
 
 
 def test_a_ring_far_outside_is_refused_before_it_is_drawn():
-    with pytest.raises(DataError, match="a coordinate beyond 1000000"):
-        decode_segmentation([[0, 0, 1e9, 0, 5, 5]], 20, 20, path="record")
+    for far in (1e6, -1e6, 1e9, 1e10):
+        with pytest.raises(DataError, match="a coordinate beyond 100000"):
+            decode_segmentation([[0, 0, far, 0, 5, 5]], 20, 20, path="record")
+    assert decode_segmentation([[-99_000, -99_000, 99_000, -99_000, 99_000, 99_000, -99_000, 99_000]], 20, 20).all()
+
+
+def test_a_ring_that_winds_too_long_is_refused():
+    with pytest.raises(DataError, match="pixels long, more than 5000000"):
+        decode_segmentation([[-99_000, 0, 99_000, 5] * 40], 20, 20, path="record")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_compressed_runs_equal_pycocotools(seed):
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(1, 60, 2).tolist()
+    mask = (generator.random((height, width)) < generator.random()).astype(np.uint8)
+    mask[: height * (seed % 3) // 2] = seed % 2
+    text = coco_mask.encode(np.asfortranarray(mask))
+    assert (decode_segmentation(text, height, width) == mask).all()
+    for cut in range(1, len(text["counts"])):
+        with pytest.raises(DataError):
+            decode_segmentation({**text, "counts": text["counts"][:cut]}, height, width)
+
+
+def test_a_size_that_no_picture_has_is_refused_before_memory_is_taken():
+    with pytest.raises(DataError, match="pictures have 1 to"):
+        decode_segmentation([RING], 1_000_000, 1_000_000, path="record")

@@ -295,7 +295,7 @@ def test_a_mask_that_cannot_be_decoded(data, segmentation, sentence):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is empty"),
+        (b"", "is an empty file"),
         (json.dumps([GOOD]).encode()[:-20], "not valid JSON"),
         (b"{}", "holds no records"),
         (b'[{"height": 1}, 4', "not valid JSON"),

@@ -217,7 +217,7 @@ def test_absent_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"1 of 1 images looked for .*train2017/a\.jpg"):
         opened(root)
     (root / LAYOUTS["paco_lvis"].annotations).write_bytes(b"")
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(DataError, match="it is an empty file"):
         opened(root)
 
 

@@ -96,3 +96,10 @@ def test_empty_and_missing(tmp_path):
         read_pickle(write(tmp_path / "a.p", b""))
     with pytest.raises(DataError, match=r"b\.p: the file does not exist"):
         read_pickle(tmp_path / "b.p")
+
+
+def test_a_pipe_or_folder_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.p")
+    for name, what in (("pipe.p", "a named pipe"), ("", "a folder")):
+        with pytest.raises(DataError, match=f"it is {what}"):
+            read_pickle(tmp_path / name)

@@ -80,7 +80,7 @@ def test_a_half_made_index_is_made_again(tmp_path):
     path, index = write(tmp_path / "a.json", coco()), tmp_path / "index"
     CocoInstances(path, index)
     folder = next(folder for folder in index.glob("coco-*") if folder.is_dir())
-    (folder / "header.json").unlink()
+    (folder / "header").unlink()
     assert len(CocoInstances(path, index)) == 3
 
 
@@ -148,7 +148,7 @@ def test_a_malformed_segmentation_is_met_where_it_is_decoded(tmp_path, segmentat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the file is empty"),
+        (b"", "it is an empty file"),
         (b'{"images": [{"id": 1, ', "not valid JSON"),
         (b"[1, 2]", 'has no "images"'),
         (json.dumps(coco(images=2) | {"images": coco()["images"][:1] * 2}).encode(), "1 image ids are used twice"),
@@ -180,9 +180,30 @@ def test_image_roots(tmp_path):
     assert roots.find("a.jpg", "me") == tmp_path / "two" / "a.jpg"
     with pytest.raises(DataError, match=r"me: its image c.jpg is not in"):
         roots.find("c.jpg", "me")
-    for name in ("../b.jpg", str(tmp_path / "b.jpg"), "x/../../b.jpg", "..\\b.jpg", "", "a\0.jpg"):
+    for name in ("../b.jpg", str(tmp_path / "b.jpg"), "x/../../b.jpg", "..\\b.jpg", "C:\\b.jpg", "\\\\host\\d\\b.jpg"):
         with pytest.raises(DataError, match="leads out of the image folder"):
             roots.find(name, "me")
+    for name in ("", "a\0.jpg"):
+        with pytest.raises(DataError, match="is no file name"):
+            roots.find(name, "me")
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "named"),
+    [
+        ("sub/a.jpg", "sub\\a.jpg"),
+        ("sub/deep/a b.jpg", ".\\sub\\deep\\a b.jpg"),
+        ("a\\b.jpg", "a\\b.jpg"),
+        ("cafe\u0301.jpg", "caf\u00e9.jpg"),
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("\uac00.jpg", "\u1100\u1161.jpg"),
+    ],
+)
+def test_names_as_other_systems_write_them(tmp_path, on_disk, named):
+    path = tmp_path / "images" / on_disk
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert ImageRoots(DataFolder(tmp_path, tmp_path), "images").find(named, "me") == path
 
 
 def test_missing_images_are_met_at_the_start(tmp_path):
@@ -193,3 +214,9 @@ def test_missing_images_are_met_at_the_start(tmp_path):
     assert str(error.value).count(".jpg") == 20
     with pytest.raises(FileNotFoundError, match="1000 of 1000"):
         roots.check(1000, lambda number: f"{number}.jpg", "me", every=True)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a\ud800.jpg", "b/" * 3000 + "a.jpg"])
+def test_names_that_no_file_can_have_are_not_found(tmp_path, name):
+    with pytest.raises(DataError, match="is not in"):
+        ImageRoots(DataFolder(tmp_path, tmp_path), ".").find(name, "me")

@@ -12,8 +12,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from anchorseg.config import Method
 from anchorseg.data import make_collator
+from anchorseg.method import Method
 from anchorseg.presets import preset_config
 from dataset.families.refer_seg import ReferBenchmark, ReferSeg
 from dataset.readers.folder import DataFolder
@@ -465,7 +465,7 @@ def test_an_unknown_image(tmp_path):
         ReferBenchmark(data, "refcoco|unc|train")
 
 
-@pytest.mark.parametrize("name", ["../../../../../../etc/passwd", "/etc/passwd", "../up.png", "a\\b.png"])
+@pytest.mark.parametrize("name", ["../../../../../../etc/passwd", "/etc/passwd", "../up.png", "..\\up.png"])
 def test_a_photograph_outside_its_folder(tmp_path, name):
     write_photograph(tmp_path / "refer_seg/images/mscoco/images/up.png")
     data = write_set(tmp_path, [reference(1, 1, "a")], images=((7, name),))
@@ -513,7 +513,7 @@ def test_a_file_that_holds_no_references(tmp_path, content):
     data = write_set(tmp_path, [reference(1, [1], "a")], name="grefcoco", file="grefs(unc).json")
     path = tmp_path / "refer_seg/grefcoco/grefs(unc).json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"grefs\(unc\)\.json: (this is not valid JSON|it must hold a list)"):
+    with pytest.raises(DataError, match=r"grefs\(unc\)\.json: (it is not valid JSON|it must hold a list)"):
         train(data, "grefcoco")
 
 

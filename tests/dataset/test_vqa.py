@@ -119,7 +119,7 @@ def test_a_record_about_text_alone_is_named(data):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "the file is empty"),
+        (b"", "it is an empty file"),
         (json.dumps([GOOD]).encode()[:-30], "not valid JSON"),
         (b"[]", "holds no records"),
         (b'{"a": 1}', "holds no records"),

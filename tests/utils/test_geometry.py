@@ -1,5 +1,7 @@
 """Resizes, pads and crops: known sizes, whole-pixel round trips, small presets, errors."""
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,33 @@ def test_longest_side_size(size, longest, expected):
 def test_an_image_of_the_right_size_is_untouched():
     image = make_image(100, 128)
     assert (geometry.resize_longest_side(image, 128) == image).all()
+
+
+def test_pixels_are_those_of_the_published_code():
+    """Digests made with Pillow 10.4, 12.0 and 13.0; an installed library that fails here moves masks."""
+    assert geometry.pixel_digest(1024)[:16] == "1e7546144631609f"
+    assert geometry.pixel_digest(336)[:16] == "8caa69241bb67060"
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "crc"),
+    [
+        ((901, 203), 336, 0x747FE694),  # tall, smaller
+        ((333, 77), 1024, 0x349DCD12),  # tall, larger
+        ((1203, 97), 337, 0xD5B45C57),  # tall, to an odd side
+        ((97, 1203), 336, 0x65057887),  # wide, smaller
+        ((77, 333), 1024, 0x97D62101),  # wide, larger
+        ((1, 700), 336, 0x8378C11C),  # a line
+        ((700, 1), 336, 0x85C22E69),
+        ((481, 639), 1024, 0x9801DB12),
+        ((2100, 1000), 336, 0x47FB584),
+    ],
+)
+def test_pixels_of_one_picture(size, longest, crc):
+    height, width = size
+    y, x, channel = np.ogrid[:height, :width, :3]
+    picture = ((3 * y * y + 5 * x * x + x * y + 77 * channel) % 251).astype(np.uint8)
+    assert zlib.crc32(geometry.resize_longest_side(picture, longest).tobytes()) == crc
 
 
 def test_view_is_normalised_inside_and_zero_outside():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.resampling import Resize, resample
+from utils.resampling import Resize, _by_matrices, resample
 
 VIEW = (Resize((336, 336), (252, 336)), Resize((480, 640), (480, 640)))
 THIN = (Resize((336, 336), (27, 336)), Resize((97, 1203), (97, 1203)))
@@ -65,3 +65,25 @@ def test_a_side_of_one_pixel_is_treated_like_the_other_and_its_gradient_fits(siz
     (gradient,) = torch.autograd.grad(shrunk.square().sum() / 2, maps)
     # Linear: <A x, A x> = <A^T A x, x>
     torch.testing.assert_close((gradient * maps).sum(), shrunk.square().sum(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("size", "after"), [((2000, 40), (16, 1)), ((7, 3000), (1, 20)), ((97, 1), (1, 1))])
+def test_a_strong_shrink_by_matrix_products(device, size, after):
+    maps = torch.rand(2, *size, generator=torch.Generator().manual_seed(2))
+    step = Resize(after, after, antialias=True)
+    wanted = resample(maps, step)
+    assert (_by_matrices(maps[:, None], step)[:, 0] - wanted).abs().max() < 1e-6
+    given = maps.to(device).requires_grad_()
+    found = resample(given, step)
+    found.sum().backward()
+    assert (found.detach().cpu() - wanted).abs().max() < 1e-5 and torch.isfinite(given.grad).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("antialias", [False, True])
+def test_no_map_on_any_device(device, antialias):
+    maps = torch.zeros(0, 480, 640, device=device, requires_grad=True)
+    grown = resample(maps, Resize((192, 256), (192, 250), antialias))
+    grown.sum().backward()
+    assert grown.shape == (0, 192, 250) and maps.grad.shape == maps.shape

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.coco import object_id, rings, write_compact
 from dataset.drawn.families.vqa import which_questions
 from dataset.drawn.phrases import expressions, name, names
 from dataset.drawn.pictures import COCO, Picture, Pools, save
 from dataset.wording import listed, sampled
+from utils.progress import Bar
 
 Draw = Callable[[Picture, np.random.Generator], dict[str, Any]]
 
@@ -136,5 +136,5 @@ def write_reason_seg_plus(pools: Pools) -> None:
     pictures = pools.train("coco")
     save(pictures, pools.root / "refer_seg/images/mscoco/images/train2017", COCO)
     for file, draw in FILES.items():
-        records = [draw(picture, pools.generator(file, picture)) for picture in tqdm(pictures, desc=file, unit="scene")]
+        records = [draw(picture, pools.generator(file, picture)) for picture in Bar(pictures, desc=file, unit="scene")]
         write_compact(pools.root / "reason_seg_plus" / file, records)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.coco import Form, objects, write_compact
 from dataset.drawn.phrases import about, expressions, name, pick
 from dataset.drawn.pictures import COCO, TRAIN2014, Picture, Pools, save
 from dataset.wording import listed, sampled
+from utils.progress import Bar
 
 FORMS: tuple[Form, ...] = ("polygons", "compressed", "runs")
 
@@ -91,6 +91,6 @@ def write_multi_reason_seg(pools: Pools) -> None:
     for split, (file, _) in FILES.items():
         chosen = [picture for picture in pictures if picture.split == split]
         records = [
-            record(picture, pools.generator("muse", picture)) for picture in tqdm(chosen, desc=file, unit="scene")
+            record(picture, pools.generator("muse", picture)) for picture in Bar(chosen, desc=file, unit="scene")
         ]
         write_compact(pools.root / "multi_reason_seg/MultiReasonSeg" / file, records)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.coco import CATEGORIES, Form, annotation, box, instances, write_compact
 from dataset.drawn.pictures import COCO, Picture, Pools, save
+from utils.progress import Bar
 
 PARTS = ("upper_half", "lower_half")
 """Every silhouette has these two, cut at the middle row of its box."""
@@ -51,7 +51,7 @@ def _content(
         if whole or place
     }
     annotations: list[dict[str, Any]] = []
-    for picture in tqdm(pictures, desc="parts", unit="scene"):
+    for picture in Bar(pictures, desc="parts", unit="scene"):
         for item, mask in zip(picture.objects, picture.masks(), strict=True):
             for place, region in enumerate((mask, *halves(mask))):
                 if whole or place:

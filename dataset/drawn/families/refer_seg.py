@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.coco import CATEGORIES, Form, instances, object_id, objects, write_compact
 from dataset.drawn.phrases import about, absent, attribute_wordings, expressions, names, pick, pick_several
 from dataset.drawn.pictures import TRAIN2014, Picture, Pools, save
 from dataset.wording import listed, sampled
+from utils.progress import Bar
 
 MOST_SENTENCES = 3
 
@@ -161,7 +161,7 @@ def write_sets(pools: Pools, layouts: Iterable[ReferLayout]) -> None:
         write_compact(folder / layout.folder / "instances.json", made[key])
         references = [
             reference
-            for picture in tqdm(pictures, desc=layout.folder, unit="scene")
+            for picture in Bar(pictures, desc=layout.folder, unit="scene")
             for reference in layout.refer(picture, pools.generator(layout.folder, picture))
         ]
         _write_references(folder / layout.folder / layout.references, _records(references, layout))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.drawn.coco import write_compact
 from dataset.drawn.pictures import COCO, Picture, Pools, save
+from utils.progress import Bar
 
 OUTDOORS = 0
 """The background of a sky above a meadow; the others are walls above floors."""
@@ -114,7 +114,7 @@ def _write(
     """Write photographs, and label maps of the same stem; a palette's label maps hold indices into it."""
     save(pictures, images, f"{stem}.jpg")
     labels.mkdir(parents=True, exist_ok=True)
-    for picture in tqdm(pictures, desc="label maps", unit="map"):
+    for picture in Bar(pictures, desc="label maps", unit="map"):
         label = Image.fromarray(label_map(picture, values))
         if palette is not None:
             label.putpalette(palette)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataset.drawn.coco import write_compact
 from dataset.drawn.phrases import absent, expressions, name, pick
 from dataset.drawn.pictures import COCO, Picture, Pools, save
 from dataset.drawn.queries import plural
 from dataset.drawn.writer import explanation
+from utils.progress import Bar
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
@@ -68,7 +68,5 @@ def write_vqa(pools: Pools) -> None:
     """Write `llava_instruct_150k.json` and its photographs."""
     pictures = pools.train("coco")
     save(pictures, pools.root / "coco/train2017", COCO)
-    records = [
-        _record(picture, pools.generator("vqa", picture)) for picture in tqdm(pictures, desc="vqa", unit="scene")
-    ]
+    records = [_record(picture, pools.generator("vqa", picture)) for picture in Bar(pictures, desc="vqa", unit="scene")]
     write_compact(pools.root / "llava_dataset/llava_instruct_150k.json", records)

@@ -1,0 +1,15 @@
+"""Names of the families and their datasets, as the command line has them."""
+
+SETS: dict[str, tuple[str, ...]] = {
+    "sem_seg": ("ade20k", "cocostuff", "pascal_part", "paco_lvis", "mapillary"),
+    "refer_seg": ("refclef", "refcoco", "refcoco+", "refcocog", "refzom", "grefcoco"),
+    "neg_refer_seg": ("R-refcoco", "R-refcoco+", "R-refcocog"),
+    "correct_refer_seg": ("fprefcoco", "fprefcoco+", "fprefcocog"),
+    "vqa": ("llava_instruct_150k",),
+    "reason_seg": ("ReasonSeg|train",),
+    "reason_seg_plus": ("instance_seg", "cot", "conversations", "caption"),
+    "multi_reason_seg": ("MultiReasonSeg|train",),
+}
+"""The paper's eight families and the datasets of each (Table 9)."""
+
+FAMILIES = (*SETS, "custom")
