@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -10,6 +11,9 @@ import torch.distributed as dist
 from utils.errors import SettingsError
 
 T = TypeVar("T")
+
+COLLECTIVE_TIMEOUT = timedelta(hours=4)
+"""How long a rank waits for the others: one may index large files, fill a cache or validate meanwhile."""
 
 # DeepSpeed finds its own way from mpirun's variables; setting ours would hide the other processes from it.
 _LAUNCHER_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK")

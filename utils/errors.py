@@ -16,12 +16,27 @@ class SettingsError(UserError, ValueError):
     """A flag, preset or settings value that is not allowed."""
 
 
+class InputError(UserError, ValueError):
+    """An argument of a call, such as an image or a question, that is not allowed."""
+
+
+class NoImageError(UserError, RuntimeError):
+    """A question before there is an image to ask about."""
+
+
 class CheckpointError(UserError, ValueError):
     """A checkpoint that is incomplete or does not fit the model."""
 
 
 class OutputExistsError(UserError, FileExistsError):
     """An output that is already there and would be overwritten."""
+
+
+class OutputError(UserError, OSError):
+    """An output that cannot be written."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DivergedError(UserError, FloatingPointError):

@@ -1,19 +1,33 @@
-"""Files that are either whole or absent: atomic writing of bytes, text and JSON."""
+"""Files that are either whole or absent: atomic writing of bytes, text and JSON; careful reading of JSON."""
 
 import dataclasses
 import json
 import math
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.errors import OutputExistsError
+from utils.errors import DataError, OutputExistsError
+from utils.json_text import decode_text, parse_json
+from utils.shown import shown
+
+Fail = Callable[[Path, str], Exception]
+"""Makes the error of a file that cannot be used from its path and what is wrong, the end of "PATH: reason"."""
+
+_IRREGULAR = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -76,6 +90,70 @@ def to_json(obj: object) -> Any:
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         return {field.name: to_json(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
     raise TypeError(f"A value of type {type(obj).__name__} cannot be written as JSON: {obj!r}.")
+
+
+def refuse_irregular(path: str | Path, *, fail: Fail = DataError) -> None:
+    """Refuse what only looks like a file, before it is opened: opening a named pipe waits for ever.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        Exception: from `fail`, for a folder, pipe, socket or device, or if it cannot be looked at.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise fail(path, f"it cannot be opened ({getattr(error, 'strerror', error)})") from error
+    found = next((words for is_kind, words in _IRREGULAR if is_kind(mode)), None)
+    if found:
+        raise fail(path, f"it is {found}, but must be a file")
+
+
+def read_bytes(path: str | Path, *, fail: Fail = DataError) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        Exception: from `fail`, if it is no regular file or cannot be read.
+    """
+    path = Path(path)
+    refuse_irregular(path, fail=fail)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise fail(path, f"it cannot be read ({error.strerror})") from error
+
+
+def read_json(
+    path: str | Path,
+    *,
+    fail: Fail = DataError,
+    kind: type | None = None,
+    decode: Callable[[bytes], str] = decode_text,
+) -> Any:
+    """The value of a JSON file, which may hold anything: see `utils.json_text.parse_json` for what is accepted.
+
+    Args:
+        path: of the file.
+        fail: makes the error.
+        kind: `dict` or `list`, if the value must be one.
+        decode: bytes to text, UTF-8 or marked UTF-16 by default.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `path`.
+        Exception: from `fail`, if it is no regular file, cannot be read, or is not acceptable JSON.
+    """
+    path = Path(path)
+    data = read_bytes(path, fail=fail)
+    try:
+        value = parse_json(data, decode)
+    except ValueError as error:
+        raise fail(path, str(error)) from error
+    if kind is not None and not isinstance(value, kind):
+        raise fail(path, f"it must hold {'an object' if kind is dict else 'a list'} but holds {shown(value)}")
+    return value
 
 
 def _sync_folder(folder: Path) -> None:

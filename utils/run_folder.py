@@ -3,14 +3,16 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from utils.distributed import is_main
+from utils.distributed import all_gather_objects, is_main
 from utils.environment import describe_environment
-from utils.files import to_json, write_json, write_text
+from utils.errors import CheckpointError, DataError
+from utils.files import read_bytes, read_json, to_json, write_json, write_text
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -23,12 +25,13 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         path: the file; where it is absent there are no lines.
 
     Raises:
-        ValueError: if a line other than the last is not a JSON object.
+        CheckpointError: if a line other than the last is not a JSON object.
     """
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    data = read_bytes(path, fail=lambda name, reason: CheckpointError(f"{name}: {reason}"))
+    lines = data.decode("utf-8", errors="replace").split("\n")
     whole, rows = lines[:-1], []  # what follows the last line break is empty or cut short
     for number, line in enumerate(whole, start=1):
         try:
@@ -38,9 +41,42 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             if number == len(whole):
                 break
-            raise ValueError(f"Line {number} of {path} is not a JSON object: {line[:80]!r}.")
+            raise CheckpointError(
+                f"line {number} of {path} is not a JSON object: {line[:80]!r}; correct or delete the line"
+            )
         rows.append(row)
     return rows
+
+
+def check_shared(path: Path) -> None:
+    """See that all ranks look at the same folder, for each writes its part of a checkpoint there.
+
+    Raises:
+        CheckpointError: on a rank that does not see what the first one wrote.
+    """
+    token = path / ".shared"
+    if is_main():
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(token, uuid.uuid4().hex)
+    (written, *_) = all_gather_objects(token.read_text() if is_main() else "")
+    seen = token.read_text() if token.is_file() else ""
+    shared = all_gather_objects(seen == written)
+    if is_main():
+        token.unlink(missing_ok=True)
+    if not all(shared):
+        raise CheckpointError(
+            f"{path.absolute()} is not the same folder for rank(s) "
+            f"{', '.join(str(number) for number, same in enumerate(shared) if not same)}; all machines of a run need "
+            "one shared folder: give it as --log_base_dir"
+        )
+
+
+def _content(path: Path) -> Any:
+    """What a JSON file holds, or None where it is damaged; it is then kept beside the new one."""
+    try:
+        return read_json(path)
+    except DataError:
+        return None
 
 
 class RunFolder:
@@ -109,7 +145,7 @@ class RunFolder:
 
     def _write_latest(self, stem: str, obj: Mapping[str, Any]) -> None:
         latest, obj = self.path / f"{stem}.json", to_json(obj)
-        if latest.exists() and json.loads(latest.read_text(encoding="utf-8")) != obj:
+        if latest.exists() and _content(latest) != obj:
             number = 1
             while (kept := self.path / f"{stem}.{number}.json").exists():
                 number += 1

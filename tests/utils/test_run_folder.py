@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils.environment import describe_environment, git_state
+from utils.errors import CheckpointError
 from utils.run_folder import RunFolder, read_metrics
 
 
@@ -55,7 +56,7 @@ def test_a_line_cut_short_is_dropped_on_reopening(tmp_path: Path, rest: str) -> 
 
 def test_damage_elsewhere_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="Line 2"):
+    with pytest.raises(CheckpointError, match="line 2"):
         read_metrics(tmp_path / "metrics.jsonl")
 
 
