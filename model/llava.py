@@ -5,12 +5,15 @@ Letters: B images, R rows (sequences), T positions, P image tokens, D language w
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, LlavaConfig, LlavaForConditionalGeneration
+from transformers import AttentionInterface, Cache, LlamaModel, LlavaConfig, LlavaForConditionalGeneration
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from model.attention_kernels import right_kernels
 
 IMAGE_PLACEHOLDER = -200
 """Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
@@ -19,28 +22,41 @@ ZEROING_ATTENTION = "anchorseg_zeroing"
 
 
 def zeroing_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **kwargs: object
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    *,
+    no_key: Tensor,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attend under a boolean mask; a query that may see no key gets exactly zero.
 
-    Variable-length flash attention leaves zeros at padded positions, and released weights depend on it.
-    Kernels differ in what they return for a fully masked row, so the zero is written here.
+    Variable-length flash attention leaves zeros at padded positions, and released weights depend on it. Kernels differ
+    in what they return for a query without a key, and some give NaN gradients to all (`attention_kernels`), so the
+    mask lets such a query see every key, and the zero is written here.
 
     Args:
         module: the attention layer.
         query: (R, heads, T, d); `key` and `value` alike with S positions.
-        attention_mask: (R, 1, T, S) boolean, true where the query may see the key.
+        attention_mask: (R, 1, T, S) boolean, true where the query may see the key; at least one in each row.
+        no_key: (R, T, 1) boolean, true for a query that may see no key.
         kwargs: scaling and dropout, as transformers passes them.
     """
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    visible = attention_mask.any(dim=-1).transpose(1, 2).unsqueeze(-1)
-    return output * visible.to(output.dtype), None
+    with right_kernels(query, key):
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return output.masked_fill(no_key.unsqueeze(-1), 0), None
 
 
 AttentionInterface.register(ZEROING_ATTENTION, zeroing_attention)
 
 LLAVA_ATTENTION = {"text_config": ZEROING_ATTENTION, "vision_config": "sdpa"}
 """Attention of each part; CLIP needs "sdpa", for eager attention would add its boolean mask as 0 and 1."""
+
+
+CACHE_ARGUMENT = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
+"""The decoder's name for keys and values of earlier positions, which transformers 5.24 changed."""
 
 
 class LlavaBackbone(nn.Module):
@@ -109,12 +125,14 @@ class LlavaBackbone(nn.Module):
         Returns:
             (R, T, D) states.
         """
+        no_key = ~visible.any(dim=-1, keepdim=True)
         outputs = self.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
-            attention_mask=visible.unsqueeze(1),
-            past_key_values=cache,
+            attention_mask=(visible | no_key).unsqueeze(1),
+            no_key=no_key,
             use_cache=cache is not None,
+            **{CACHE_ARGUMENT: cache},
         )
         return outputs.last_hidden_state
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from peft import LoraConfig, PeftConfig, TrainableTokensConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -11,15 +10,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """Low-rank adaptation W + (alpha / r) B A of the named projections (arXiv 2106.09685)."""
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+from model.lora_settings import LoraSettings
 
 
 def add_lora(language_model: nn.Module, settings: LoraSettings) -> None:

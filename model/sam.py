@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 import types
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from model.sam_attention import SamAttention
 
@@ -153,16 +153,19 @@ class SamBackbone(nn.Module):
 
     def position_encoding(self) -> Tensor:
         """SAM's encoding of the grid's positions, (1, C, G, G) float32 whatever the type of the weights."""
-        layer = self.prompt_encoder.pe_layer
-        name = "positional_encoding_gaussian_matrix"
-        size = (self.sizes.grid, self.sizes.grid)
-        return functional_call(layer, {name: getattr(layer, name).float()}, (size,)).unsqueeze(0)
+        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
+        centres = (torch.arange(self.sizes.grid, device=matrix.device) + 0.5) / self.sizes.grid * 2 - 1
+        columns_and_rows = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
+        angles = 2 * math.pi * (columns_and_rows @ matrix)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).permute(2, 0, 1).unsqueeze(0)
 
     def forward(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
         """Decode masks from conditioned features and the query bank (paper, Eq. 8).
 
-        This is the module's call, for ZeRO stage 3 gathers `mask_token_positions`, and what of other modules is read
-        here, for a call and for its backward pass.
+        SAM's own decoder repeats one image for all prompts, and has no place for `mask_token_positions`; its layers are
+        called here instead, with the features of each target. Nothing is written to them, so that threads may share
+        them. This is the module's call, for ZeRO stage 3 gathers what is read here, for a call and for its backward
+        pass.
 
         Args:
             features: (N, C, G, G) image features of each target's image plus its prior.
@@ -176,15 +179,16 @@ class SamBackbone(nn.Module):
             side = self.sizes.low_resolution
             count = 3 if multimask else 1
             return queries.new_zeros(0, count, side, side), queries.new_zeros(0, count)
-        tokens = {"mask_tokens.weight": self.mask_decoder.mask_tokens.weight + self.mask_token_positions}
-        # SAM repeats one image for all prompts; the features of each target go in as its dense prompt instead,
-        # over an image of zeros, which gives the same sum and lets targets of several images share the call.
-        arguments = {
-            "image_embeddings": features.new_zeros(1, *features.shape[1:]),
-            "image_pe": self.position_encoding().to(features.dtype),
-            "sparse_prompt_embeddings": queries,
-            "dense_prompt_embeddings": features,
-            "multimask_output": multimask,
-        }
-        masks, iou = functional_call(self.mask_decoder, tokens, kwargs=arguments)
-        return masks, iou
+        decoder = self.mask_decoder
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight + self.mask_token_positions])
+        tokens = torch.cat([own.expand(len(queries), -1, -1), queries], dim=1)
+        positions = self.position_encoding().to(features.dtype).expand_as(features)
+        states, image = decoder.transformer(features, positions, tokens)
+        upscaled = decoder.output_upscaling(image.mT.unflatten(2, features.shape[2:]))
+        # The IoU token stands before the mask tokens.
+        of_masks = states[:, 1 : 1 + self.NUM_MASK_TOKENS].unbind(dim=1)
+        networks = zip(decoder.output_hypernetworks_mlps, of_masks, strict=True)
+        weights = torch.stack([network(state) for network, state in networks], dim=1)
+        masks = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        chosen = slice(1, None) if multimask else slice(0, 1)
+        return masks[:, chosen], decoder.iou_prediction_head(states[:, 0])[:, chosen]
