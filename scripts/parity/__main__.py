@@ -45,10 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m scripts.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of the published numbers")
-    folder: Path = parser.parse_args(argv).folder
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the one that holds the published numbers and config.json")
-    rows = check_folder(folder)
+    parser.add_argument("--weights", metavar="DIR", type=Path, help="folder of the weights' rules, if another")
+    given = parser.parse_args(argv)
+    for folder in (given.folder, given.weights or given.folder):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; give the one that holds the published numbers and config.json")
+    rows = check_folder(given.folder, given.weights)
     failed = sum(row.failed for row in rows)
     passed = sum(row.status == "pass" for row in rows)
     print(table(rows), worst_by_file(rows), f"{passed} passed, {failed} failed", sep="\n\n")

@@ -54,14 +54,15 @@ TEXT_FILES = ("README.md", "tiny_rules.py", "inputs.py")
 """Descriptions; the rules in code are written once more in `scripts.parity.rules`."""
 
 
-def check_folder(folder: Path) -> list[Row]:
+def check_folder(folder: Path, weights: Path | None = None) -> list[Row]:
     """Rows of every file of a fixture folder, in the order of their names.
 
     Args:
         folder: with files of numbers, and beside them the rule files that their weights follow from.
+        weights: folder of these rule files, if they are elsewhere.
     """
     with TemporaryDirectory(prefix="parity-") as scratch:
-        context = Context(folder, Path(scratch))
+        context = Context(folder, Path(scratch), weights)
         rows = [row for path in sorted(folder.iterdir()) for row in check_file(path, context)]
     compared = any(row.status in ("pass", "FAIL") for row in rows)
     return rows if compared else [*rows, Row(folder.name, "-", "FAIL", note="the folder holds no file of numbers")]

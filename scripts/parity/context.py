@@ -27,18 +27,20 @@ class Context:
     """The fixture folder and, made on first use, its models.
 
     Args:
-        folder: with config.json, state_dict_keys.json, the tokenizer, and files of numbers.
+        folder: with files of numbers.
         scratch: empty folder for checkpoints.
+        weights: with config.json, state_dict_keys.json and the tokenizer; None: the folder itself.
     """
 
-    def __init__(self, folder: Path, scratch: Path) -> None:
+    def __init__(self, folder: Path, scratch: Path, weights: Path | None = None) -> None:
         self.folder = folder
         self.scratch = scratch
+        self.weights = folder if weights is None else weights
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """config.json."""
-        return released.read_json(self.folder, "config.json")
+        return released.read_json(self.weights, "config.json")
 
     def beside(self, name: str) -> Fixture:
         """Another file of the folder, for its inputs.
@@ -54,12 +56,12 @@ class Context:
     @cached_property
     def _clip_folder(self) -> Path:
         target = self.scratch / "clip"
-        released.write_clip(self.folder, target)
+        released.write_clip(self.weights, target)
         return target
 
     def _converted(self, name: str, *, merged: bool) -> tuple[AnchorSegModel, TokenRegistry]:
         source, target = self.scratch / f"released-{name}", self.scratch / name
-        released.write_checkpoint(self.folder, source, merged=merged)
+        released.write_checkpoint(self.weights, source, merged=merged)
         convert(source, target, self._clip_folder)
         return load_model(target, dtype=torch.float32)
 

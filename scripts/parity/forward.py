@@ -158,7 +158,8 @@ def outputs_by_image(trace: Trace) -> Values:
 
 def _parts_by_image(trace: Trace) -> Values:
     """Query bank before its positions, and prior features, of each image."""
-    anchors, contextual = trace.seen["anchor"], trace.seen["contextual"]
+    anchors = trace.seen["anchor"]
+    contextual = trace.seen.get("contextual", anchors.new_zeros(len(anchors), 0, anchors.shape[-1]))  # K = 0
     bank = torch.cat([contextual, anchors[:, None]], dim=1)
     values: Values = {}
     for image in range(len(trace.masks.masks)):

@@ -132,6 +132,11 @@ class Fixture:
         allowed = 0.0 if is_exact and scale is None else tolerance
         self.add(shown, error <= allowed, error, note)
 
+    def agrees(self, name: str, computed: Any) -> bool:
+        """Whether an array of the file equals a computed one; nothing is recorded."""
+        found = to_numpy(computed)
+        return name in self and found.shape == self._description(name)[0] and self._error(name, found, None, None) == 0
+
     def add(self, array: str, passed: bool, error: float | None = None, note: str = "") -> None:
         """Record a comparison made elsewhere."""
         self._rows.append(Row(self.file, array, "pass" if passed else "FAIL", error, note))

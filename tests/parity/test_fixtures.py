@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.parity.checks import check_file
+from scripts.parity.context import Context
 from scripts.parity.reference import Fixture, Row
 from scripts.parity.samples import read_members
 from tests.parity.digest import DIGEST, fixture_folder
@@ -19,6 +21,16 @@ def test_every_row_passes(rows: list[Row]) -> None:
 @pytest.mark.parametrize("file", [*ARRAYS, *JSON_CHECKS])
 def test_every_file_is_compared(rows: list[Row], file: str) -> None:
     assert any(row.file == file and row.status == "pass" for row in rows)
+
+
+def test_views_of_tall_pictures(context: Context) -> None:
+    full = fixture_folder()
+    if full is None:
+        pytest.skip("the full fixtures are not here")
+    tall = Context(full.parent / "parity_tall", context.scratch)
+    rows = check_file(tall.folder / "preprocess.npz", tall)
+    assert [row for row in rows if row.failed] == []
+    assert sum(row.status == "pass" for row in rows) == 42
 
 
 def test_digest_agrees_with_the_fixtures(digest: Path) -> None:
