@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import cv2
 import torch
 import torch.distributed
 
@@ -25,6 +24,7 @@ from utils.distributed import is_main, own_device
 from utils.environment import describe_environment
 from utils.errors import exit_on_error
 from utils.files import write_json
+from utils.pictures import save_picture
 from utils.settings import parse, setting, to_dict
 
 
@@ -81,13 +81,14 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
         row.query,
         truth=prediction.truth,
         prediction=prediction.mask,
+        ignore=prediction.ignore,
         prior=prediction.prior,
+        iou=row.iou,
         caption=row.answer or "",
     )
-    folder.mkdir(parents=True, exist_ok=True)
     record = re.sub(r"[^-.+\w]+", "_", Path(row.record).stem)
     name = f"{row.index:04d}_{row.question}_{record}.png"
-    cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    save_picture(folder / name, picture)
 
 
 def choose_protocols(name: str, source: Benchmark, choice: str) -> tuple[Protocol, ...]:

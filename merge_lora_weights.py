@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from anchorseg.build import load_model, save_model
-from anchorseg.merging import load_trained, max_difference, merged_copy
 from utils.errors import CheckpointError, exit_on_error
-from utils.files import write_json
+from utils.files import new_folder, refuse_existing, write_json
 from utils.settings import parse, setting
 
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+TOLERANCE = {"torch.float32": 1e-4, "torch.bfloat16": 5e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +24,35 @@ class MergeSettings:
 
 
 def main(argv: list[str]) -> None:
+    """Read the settings, then merge; torch waits until the flags are right."""
+    merge(parse(MergeSettings, argv, description=__doc__))
+
+
+def merge(settings: MergeSettings) -> None:
     """Load, merge, save, load again, compare."""
-    settings = parse(MergeSettings, argv, description=__doc__)
+    from anchorseg.build import load_model, save_model
+    from anchorseg.merging import load_trained, max_difference, merged_copy
+
     target = Path(settings.save_path)
-    if target.exists() and any(target.iterdir()):
-        raise CheckpointError(f"--save_path {target} is not empty; give a new folder, nothing is overwritten")
+    refuse_existing(target)
     model, registry, _ = load_trained(Path(settings.run), settings.checkpoint)
-    save_model(merged_copy(model), registry, target)
-    saved, registry = load_model(target)
-    absolute, relative = max_difference(model, saved, registry)
-    proof = {"max_abs_difference": absolute, "max_relative_difference": relative}
-    write_json(target / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint, **proof})
+    # Under another name until it has proved equal, so that a folder with the name given is whole and right.
+    with new_folder(target) as aside:
+        save_model(merged_copy(model), registry, aside)
+        saved, registry = load_model(aside)
+        absolute, relative = max_difference(model, saved, registry)
+        tolerance = TOLERANCE[str(next(saved.parameters()).dtype)]
+        if not relative <= tolerance:
+            raise CheckpointError(
+                f"merged and unmerged differ by {relative:.2e} of the largest value, more than {tolerance:.0e}; "
+                f"{target} is not written"
+            )
+        proof = {"max_abs_difference": absolute, "max_relative_difference": relative}
+        write_json(aside / "merge.json", {"run": settings.run, "checkpoint": settings.checkpoint, **proof})
     print(
         f"merged model in {target}; largest difference to the unmerged model: {absolute:.2e} "
         f"({relative:.2e} of the largest value)"
     )
-    if relative > TOLERANCE[next(saved.parameters()).dtype]:
-        raise CheckpointError(f"{target}: merged and unmerged differ by {relative:.2e}")
 
 
 if __name__ == "__main__":

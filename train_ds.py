@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import deepspeed
-
-from anchorseg.build import build_for_training, check_weights
-from anchorseg.data import check_cache_folder, check_data_folder
 from anchorseg.settings import TrainSettings
-from anchorseg.trainable import describe_trainable
-from anchorseg.trainer import Trainer
-from utils.distributed import ensure_single_process_environment, is_main, own_device
 from utils.errors import SettingsError, exit_on_error
-from utils.extensions import stale_locks
-from utils.run_folder import RunFolder
+from utils.run_lock import run_lock
 from utils.settings import parse, render, to_dict
+from utils.stopping import StopSignals
+from utils.waiting import wait_without_spinning
+
+if TYPE_CHECKING:
+    from anchorseg.checkpoints import Progress
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -30,25 +29,64 @@ def check_run_folder(settings: TrainSettings, folder: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Parse, build, train."""
+    """Read the settings, then train; torch and DeepSpeed take seconds to import, and wait until the flags are right."""
     settings = parse(TrainSettings, argv, preset_dir=PRESETS, description=__doc__)
     folder = Path(settings.log_base_dir) / settings.exp_name
     check_run_folder(settings, folder)
+    if settings.device == "cpu":  # read when torch and DeepSpeed are imported
+        os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
+    wait_without_spinning()
+    with StopSignals() as stop, run_lock(folder):
+        train(settings, stop)
+
+
+def train(settings: TrainSettings, stop: StopSignals) -> None:
+    """Check what the settings name, build, train."""
+    import deepspeed
+
+    from anchorseg.build import build_for_training, check_weights
+    from anchorseg.data import check_cache_folder, check_data_folder
+    from anchorseg.trainable import describe_trainable
+    from anchorseg.trainer import Trainer
+    from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, own_device
+    from utils.extensions import settle_locks
+    from utils.machine import refuse_without_gpu, refuse_without_shared_memory
+    from utils.run_folder import RunFolder, check_shared
+
+    refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size == "tiny" else 1_000_000_000)
     check_data_folder(settings.dataset_dir)
     check_cache_folder(settings.cache_features)
     check_weights(settings)
+    refuse_without_gpu(wanted=settings.device == "auto" and settings.size != "tiny")
     ensure_single_process_environment()
-    for sentence in stale_locks() if is_main() else ():
+    for sentence in settle_locks() if is_main() else ():
         print(f"warning: {sentence}", file=sys.stderr)
-    deepspeed.init_distributed()
+    deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT)
     own_device()  # now, for under mpirun DeepSpeed has just found out which it is
+    folder = Path(settings.log_base_dir) / settings.exp_name
+    check_shared(folder)
     model, registry = build_for_training(settings)
     if is_main():
         print(render(settings), "\ntrained parameters:\n" + describe_trainable(model), sep="\n")
     trainer = Trainer(settings, model, registry)
     progress = trainer.start()
     with RunFolder(folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
-        trainer.run(run_folder, progress)
+        progress = trainer.run(run_folder, progress, stop)
+    if is_main():
+        print(farewell(folder, progress, settings.select_by))
+
+
+def farewell(folder: Path, progress: Progress, metric: str) -> str:
+    """Where the result is, how good it is, and what comes next."""
+    best = "not validated"
+    if progress.best_score is not None:
+        best = f"best {metric} {progress.best_score:.4f} at step {progress.best_step}"
+    pointer = "" if progress.best_score is not None else " --checkpoint latest"
+    return (
+        f"step {progress.step} is the last; {best}; checkpoints in {folder / 'checkpoints'}. Next:\n"
+        f"  python merge_lora_weights.py --run {folder} --save_path {folder / 'model'}{pointer}\n"
+        f"  python eval_reasonseg.py --version {folder / 'model'}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from anchorseg.config import INFERENCE_OPTIONS
 from anchorseg.engine_config import checkpoints_gradients
+from anchorseg.method import INFERENCE_OPTIONS
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config, token_ids
 from anchorseg.pretrained import NEW_ROW_STD, VOCABULARY_TABLES, join_pretrained, open_parts
@@ -62,7 +62,7 @@ def _refuse_flags(settings: TrainSettings, names: tuple[str, ...], reason: str) 
 
 
 def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
-    """The model that a run trains, with LoRA and the right parameters trainable, and its tokenizer.
+    """The model that a run trains, in training mode, the right parameters trainable, and its tokenizer.
 
     Raises:
         CheckpointError: if weights are missing or do not fit.
@@ -79,10 +79,10 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
             print(*reports, sep="\n")
     choose_trainable(model, settings, registry)
     if checkpoints_gradients(settings):
-        model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
     if settings.compile_sam:
         model.sam.image_encoder.compile()
-    return model, registry
+    return model.train(), registry
 
 
 def choose_trainable(model: AnchorSegModel, settings: TrainSettings, registry: TokenRegistry) -> None:

@@ -11,29 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from anchorseg.feature_cache import FeatureCache
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.protocols import Asker, prepare
-from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, row_of, truths, united
+from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, ignored, row_of, truths, united
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator
 from dataset.registry import Benchmark
 from dataset.sample import Protocol, Sample
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DataError
+from utils.progress import Bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """One question and its answer as a picture shows them: truth (H, W), mask (H, W) or None where the model finds no
-    target, and prior map (H, W) or None."""
+    target, pixels (H, W) that are not scored or None, and prior map (H, W) or None."""
 
     row: Row
     sample: Sample
     truth: np.ndarray
     mask: np.ndarray | None
+    ignore: np.ndarray | None
     prior: np.ndarray | None
 
 
@@ -170,7 +171,7 @@ class Evaluator:
             sampler=mine,
             num_workers=min(self.workers, len(mine)),
         )
-        bar = tqdm(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
+        bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
         for index, (sample, batch) in zip(mine, bar, strict=True):
             for prediction in self._predictions(source.scoring, index, protocol, sample, batch):
                 rows.append(prediction.row)
@@ -199,5 +200,6 @@ class Evaluator:
                 sample=sample,
                 truth=np.asarray(truths(sample, question).any(axis=0)),
                 mask=united(reply, scoring) if row.found else None,
+                ignore=ignored(sample, question),
                 prior=reply.prior,
             )

@@ -14,27 +14,29 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.batch import Batch
 from dataset.feature_store import DamagedEntryError, FeatureStore, Usage, measure, remove_leftovers
 from model.sam import SamBackbone
 from utils import geometry
 from utils.distributed import all_gather_objects, is_main, world_size
+from utils.progress import Bar
 
-_FORMAT = 1
-"""To be raised with every change of `geometry.make_view` or of the entries, so that old ones are not found."""
+_FORMAT = 2
+"""To be raised with every change of how views are normalised and padded, or of the entries, so that old ones are not
+found; the pixels of a view are in the digest themselves."""
 
 _MOST_NAMED = 10
 """Dropped entries that a rank names; more are only counted."""
 
 
 def encoder_digest(sam: SamBackbone) -> str:
-    """Digest of what features depend on beside the image: the encoder's weights and sizes, and the view.
+    """Digest of what features depend on beside the image: the encoder's weights and sizes, and the view's pixels.
 
     Not of how they are computed: device, `--compile_sam` and library versions change their last bits.
     """
-    view = (_FORMAT, geometry.SAM_MEAN, geometry.SAM_STD, sorted(asdict(sam.sizes).items()))
+    pixels = geometry.pixel_digest(sam.sizes.image_size)
+    view = (_FORMAT, pixels, geometry.SAM_MEAN, geometry.SAM_STD, sorted(asdict(sam.sizes).items()))
     digest = hashlib.sha256(str(view).encode())
     for name, value in sam.image_encoder.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -141,7 +143,7 @@ class FeatureCache:
         """Print what any rank has to say, each sentence once."""
         for sentence in (sentence for part in all_gather_objects(self._news) for sentence in part):
             if is_main() and sentence not in self._said:
-                tqdm.write(sentence)
+                Bar.write(sentence)
             self._said.add(sentence)
         self._news = []
 
@@ -158,7 +160,7 @@ class FeatureCache:
                 f"{counts['dropped']} entries dropped, {counts['not stored']} images not stored"
             )
         if is_main():
-            tqdm.write(text)
+            Bar.write(text)
 
     def finish(self) -> None:
         """Print what is still to be said, and the report of the run."""

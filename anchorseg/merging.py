@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from anchorseg.build import build_for_training
-from anchorseg.checkpoints import read_client_state
+from anchorseg.checkpoint_files import plain_data_only
+from anchorseg.checkpoints import other_whole, read_client_state, read_pointer
 from anchorseg.data import make_collator
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.settings import TrainSettings
@@ -22,6 +22,7 @@ from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from model.lora import merge_lora
 from utils.errors import CheckpointError
+from utils.files import read_json
 from utils.seeding import generator_for
 from utils.settings import from_dict
 
@@ -33,9 +34,10 @@ def read_run_settings(run: Path) -> TrainSettings:
         CheckpointError: if the folder is not a run.
     """
     path = run / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give a run folder, such as runs/EXP_NAME")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = read_json(path, fail=lambda name, reason: CheckpointError(f"{name}: {reason}"), kind=dict)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist; give a run folder, such as runs/EXP_NAME") from None
     if isinstance(values.get("gradient_checkpointing"), bool):  # a switch in earlier runs
         values["gradient_checkpointing"] = "on" if values["gradient_checkpointing"] else "off"
     return from_dict(TrainSettings, values, source=f"In {path}, ")
@@ -53,27 +55,41 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
     """
     settings = read_run_settings(run)
     folder = run / "checkpoints"
-    name = folder / pointer
-    if not name.is_file():
+    path = read_pointer(folder, pointer)
+    if path is None:
         raise CheckpointError(
-            f"{name} does not exist; the run has no {pointer} checkpoint. "
+            f"{folder / pointer} does not exist; the run has no {pointer} checkpoint. "
             "A run that was not validated has only its latest: --checkpoint latest"
         )
-    tag = name.read_text().strip()
-    read_client_state(folder / tag)
+    read_client_state(path)
     model, registry = build_for_training(replace(settings, gradient_checkpointing="off", compile_sam=False))
-    trained = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=tag, exclude_frozen_parameters=True)
+    trained = _trained_weights(folder, path.name)
     own = model.state_dict()
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     wrong = sorted(name for name in wanted if name not in trained or trained[name].shape != own[name].shape)
     unknown = sorted(set(trained) - set(own))
     if wrong or unknown:
         raise CheckpointError(
-            f"{folder / tag}: {len(wrong)} trained tensor(s) missing or of another shape, {len(unknown)} unknown: "
+            f"{path}: {len(wrong)} trained tensor(s) missing or of another shape, {len(unknown)} unknown: "
             f"{', '.join((wrong + unknown)[:5])}; config.json and checkpoint are of different runs"
         )
     model.load_state_dict({name: trained[name] for name in trained}, strict=False)
     return model.eval(), registry, settings
+
+
+def _trained_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
+    """The trained weights of a checkpoint in float32, by name."""
+    try:
+        with plain_data_only():
+            found: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(
+                str(folder), tag=tag, exclude_frozen_parameters=True
+            )
+    except Exception as error:  # whole files that do not belong together raise nearly anything
+        raise CheckpointError(
+            f"{folder / tag} cannot be joined ({type(error).__name__}: {str(error).strip()[:160]}); its files are not "
+            f"of one checkpoint. {other_whole(folder / tag)}"
+        ) from error
+    return found
 
 
 def probe_batch(model: AnchorSegModel, registry: TokenRegistry) -> Batch:

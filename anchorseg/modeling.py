@@ -232,6 +232,8 @@ class AnchorSegModel(PreTrainedModel):
             positions: of the N targets' tokens.
             context: the images.
         """
+        if len(positions) == 0:
+            return self._no_targets(context)
         target_images = context.row_images[positions.rows]
         bank = self.query_bank(*gather_states(hidden, positions))
         prior = self.spatial_prior(bank.anchors, positions.rows, context) if self.method.spatial_prior else None
@@ -249,6 +251,19 @@ class AnchorSegModel(PreTrainedModel):
             low_resolution=low_resolution[:, 0],
             iou=iou[:, 0],
             masks=masks,
+        )
+
+    def _no_targets(self, context: ImageContext) -> Segmentation:
+        """What `segment` gives for no target; no layer runs, for not every CUDA kernel takes an empty batch."""
+        features, side = context.sam_features, self.sam.sizes.low_resolution
+        maps = tuple(torch.zeros(0, *size, device=features.device) for size in context.original_sizes)
+        scores = features.new_zeros(0, context.image_states.shape[1])
+        return Segmentation(
+            target_images=context.row_images[:0],
+            prior=Prior(similarity=scores, responses=scores, maps=maps) if self.method.spatial_prior else None,
+            low_resolution=features.new_zeros(0, side, side),
+            iou=features.new_zeros(0),
+            masks=maps,
         )
 
     def _stand_in(self, batch: Batch) -> BankPositions:

@@ -12,19 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anchorseg import cycle
-from anchorseg.config import Method
 from anchorseg.losses import mask_loss
+from anchorseg.method import LossWeights, Method
 from anchorseg.modeling import AnchorSegOutput, Segmentation
 from dataset.batch import Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """Weights of the terms; the defaults are the paper's Table 10 (the published 7B ReasonSeg run used dice 2)."""
-
-    ce: float = 1.0
-    bce: float = 2.0
-    dice: float = 4.0
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,21 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anchorseg.config import INFERENCE_OPTIONS, AnchorSegConfig, Method
+from anchorseg.config import AnchorSegConfig
+from anchorseg.method import INFERENCE_OPTIONS, Method
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.official_names import GATE, NETWORK, POSITIONS, SAM_PREFIX, TOWER, UNUSED, official_name, own_name
+from anchorseg.official_names import (
+    GATE,
+    NETWORK,
+    OWN_POSITIONS,
+    POSITIONS,
+    SAM_PREFIX,
+    TOWER,
+    UNUSED,
+    WITHOUT_LATENTS,
+    official_name,
+    own_name,
+)
 from anchorseg.presets import token_ids
 from anchorseg.tokens import TokenRegistry, TokenStrings, read_added
 from model.llava_files import (
@@ -39,6 +51,9 @@ from utils.loading import LoadReport, local_folder, match
 from utils.tensor_files import TensorFiles, index_file
 
 SIDE_FOLDER, UNUSED_FILE, LAYOUT_FILE = "official", "unused.safetensors", "layout.json"
+PUBLISHED_ROWS = 8
+"""Rows of the published decoder's positions, whatever K is; the first K + 1 are used."""
+
 CLIP_SIDE = 336
 """The published code pads every image to this side, whatever its configuration says."""
 
@@ -67,17 +82,23 @@ def convert(source: str | Path, target: str | Path, vision_tower: str | Path) ->
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in AnchorSegModel(config).state_dict().items()}
     tower = {name: shapes.pop(name) for name in list(shapes) if name.startswith(TOWER)}
-    report = match(shapes, files, own_name, unused=UNUSED)
+    count = config.method_settings.num_latents
+    unused = UNUSED if count else f"{UNUSED}|{WITHOUT_LATENTS}"
+    report = match(shapes, files, own_name, unused=unused, longer=(OWN_POSITIONS,))
     clip_report = match(tower, clip_files, _own_clip_name, unused=f"{ROTARY_BUFFERS}|{CLIP_TEXT_SIDE}")
     config.dtype = files[report.loaded[f"{NETWORK}lm_head.weight"]].dtype
     tensors = {own: files[name] for own, name in report.loaded.items()}
     tensors |= {own: clip_files[name] for own, name in clip_report.loaded.items()}
+    kept = report.refused
+    if len(tensors[OWN_POSITIONS]) > count + 1:
+        tensors[OWN_POSITIONS] = tensors[OWN_POSITIONS][: count + 1].clone()
+        kept = (*kept, POSITIONS)  # with the rows that are not used, to give them back
     with new_folder(target) as folder:
         save_torch_state_dict(tensors, folder, filename_pattern="model{suffix}.safetensors")
         config.save_pretrained(folder)
         config.generation_settings().save_pretrained(folder)
         registry.save(folder)
-        _keep_the_rest(source, files, report.refused, folder / SIDE_FOLDER)
+        _keep_the_rest(source, files, kept, folder / SIDE_FOLDER)
     return report, clip_report
 
 
@@ -112,7 +133,7 @@ def export(source: str | Path, target: str | Path) -> int:
         tensors = {official: files[own] for official, own in names.items()}
         save_torch_state_dict(tensors, folder, filename_pattern="pytorch_model{suffix}.bin", safe_serialization=False)
         registry = TokenRegistry.load(source, config.token_strings)
-        registry.renamed(TokenStrings.released(config.method_settings.num_latents)).save(folder)
+        registry.renamed(TokenStrings.released(config.method_settings.num_latents)).save_published(folder)
         write_json(folder / "config.json", _official_config(config))
     return len(tensors)
 
@@ -175,10 +196,10 @@ def _registry(source: Path, files: TensorFiles) -> TokenRegistry:
     if POSITIONS not in files:
         raise CheckpointError(f"{source} holds no tensor {POSITIONS}; it is no AnchorSeg checkpoint")
     rows = files.shape(POSITIONS)[0]
-    if rows != count + 1:
+    if rows != count + 1 and not (rows == PUBLISHED_ROWS > count):
         raise CheckpointError(
             f"{source}: its tokenizer has {count} latent token(s), but {POSITIONS} has {rows} rows instead of "
-            f"{count + 1}; the tokenizer is of another checkpoint"
+            f"{count + 1} or {PUBLISHED_ROWS}; the tokenizer is of another checkpoint"
         )
     return registry
 
@@ -198,11 +219,18 @@ def _export_as_it_was(files: TensorFiles, names: dict[str, str], side: Path, fol
     unused = TensorFiles(side / UNUSED_FILE)
     shards: dict[str, list[str]] = json.loads((side / LAYOUT_FILE).read_text())
     for shard, members in shards.items():
-        _write(folder / shard, {name: files[names[name]] if name in names else unused[name] for name in members})
+        _write(folder / shard, {name: _as_it_was(name, files, names, unused) for name in members})
     for path in side.iterdir():
         if path.name not in (UNUSED_FILE, LAYOUT_FILE):
             shutil.copyfile(path, folder / path.name)
     return sum(len(members) for members in shards.values())
+
+
+def _as_it_was(name: str, files: TensorFiles, names: dict[str, str], unused: TensorFiles) -> Tensor:
+    if name not in names:
+        return unused[name]
+    own = files[names[name]]
+    return torch.cat([own, unused[name][len(own) :]]) if name in unused else own
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -8,16 +8,20 @@ NETWORK = "llava.network."
 TOWER = NETWORK + CLIP_PREFIX
 SAM_PREFIX = "model.visual_model."
 POSITIONS = "model.visual_model.mask_decoder.latent_token_positional_embedding"
+OWN_POSITIONS = "query_bank.positions"
 GATE = "ppm._layer_gate_W_similarity"
 
 UNUSED = rf"{ROTARY_BUFFERS}|^model\.out_mm_projector\.|^ppm\.|^model\.decoder_modules_initialized$"
 """Tensors that the published model carries and does not use: a layer gate, a second projector, constants."""
 
+WITHOUT_LATENTS = r"^model\.latent_hidden_fcs\."
+"""What it carries without latents, and does not use either."""
+
 NAMES: tuple[tuple[str, str], ...] = (
     *((NETWORK + own, official) for own, official in ORIGINAL_NAMES),
     ("query_bank.anchor_projection.", "model.text_hidden_fcs.0."),
     ("query_bank.contextual_projection.", "model.latent_hidden_fcs.0."),
-    ("query_bank.positions", POSITIONS),
+    (OWN_POSITIONS, POSITIONS),
     ("sam.mask_token_positions", "model.visual_model.mask_decoder.positional_embedding"),
     ("sam.", SAM_PREFIX),
     (TOWER, "clip.vision_model."),

@@ -1,10 +1,16 @@
-"""Predictor: a folder, an image, a question; masks with their text."""
+"""Predictor: a folder, an image, a question; masks with their text.
+
+A forward pass writes nothing to the model, and what belongs to an image is held by its session, so that threads may
+share a model, a predictor and a session.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, Thread, current_thread
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -12,12 +18,14 @@ import torch
 from anchorseg.build import load_model
 from anchorseg.data import make_collator
 from anchorseg.generation import Generated, answer_questions
+from anchorseg.inputs import check_image, check_limits, prompts_of
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.tokens import TokenRegistry
 from dataset.sample import Conversation, Sample, Turn
-from dataset.templates import evaluation
+from dataset.templates.wording import Kind
 from model.quantised import Quantisation
+from utils.errors import NoImageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +47,9 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What the model wrote, and its targets in the order written; none means that it found no target."""
+    """The prompt that was sent, what the model wrote, and its targets in that order; none: it found no target."""
 
+    prompt: str
     text: str
     targets: tuple[Target, ...]
 
@@ -55,18 +64,64 @@ class Answer:
         return np.any([target.mask for target in self.targets], axis=0) if self.targets else None
 
 
-def phrase_or_sentence(query: str) -> str:
-    """Put a query into the prompt of the evaluation: "What is {phrase} in this image?", or the sentence itself."""
-    query = query.strip()
-    is_sentence = query.endswith((".", "?", "!")) or query[:1].isupper()
-    return (evaluation.SENTENCE if is_sentence else evaluation.PHRASE).format(text=query)
+class ImageSession:
+    """One image that is asked about; it is read at the first question. Threads may ask at the same time.
+
+    Made by `AnchorSegPredictor.session`.
+    """
+
+    def __init__(self, predictor: AnchorSegPredictor, image: np.ndarray) -> None:
+        self._predictor = predictor
+        self._image = image
+        self._prefix: ImagePrefix | None = None
+        self._reading = Lock()
+
+    def predict(
+        self, query: str, *, kind: Kind = "auto", raw_prompt: bool = False, max_new_tokens: int = 128
+    ) -> Answer:
+        """Ask one question; arguments and errors are those of `AnchorSegPredictor.predict`."""
+        return self.predict_batch([query], kind=kind, raw_prompt=raw_prompt, max_new_tokens=max_new_tokens)[0]
+
+    def predict_batch(
+        self,
+        queries: Sequence[str],
+        *,
+        kind: Kind = "auto",
+        raw_prompt: bool = False,
+        max_new_tokens: int = 128,
+        max_rows: int = 16,
+    ) -> list[Answer]:
+        """Ask several questions; arguments and errors are those of `AnchorSegPredictor.predict_batch`."""
+        check_limits(max_new_tokens=max_new_tokens, max_rows=max_rows)
+        prompts = prompts_of(queries, "prompt" if raw_prompt else kind)
+        questions = [self._predictor.question_ids(prompt) for prompt in prompts]
+        answers: list[Answer] = []
+        for start in range(0, len(questions), max_rows):
+            part = questions[start : start + max_rows]
+            made = answer_questions(
+                self._predictor.model, self._read(), part, [0] * len(part), max_new_tokens=max_new_tokens
+            )
+            answers += [self._predictor.answer(made, row, prompts[start + row]) for row in range(len(part))]
+        return answers
+
+    def _read(self) -> ImagePrefix:
+        with self._reading:
+            if self._prefix is None:
+                self._prefix = self._predictor.read(self._image)
+            return self._prefix
 
 
 class AnchorSegPredictor:
-    """Answers questions about one image at a time; the image is read once, at the first question.
+    """Answers questions about images; each image is read once, at its first question.
+
+    Threads may share a predictor: each may open sessions, or set an image of its own and ask about it. A thread that
+    has set none asks about the one image that was set, if there is only one.
+
+        session = predictor.session(image)  # for servers: an image and its answers in one object
+        answer = session.predict("the cup")
 
     Args:
-        model: a merged model.
+        model: a merged model; it is put into evaluation mode here, and nothing is written to it afterwards.
         registry: its tokenizer.
         max_length: longest prompt in tokens.
     """
@@ -75,8 +130,8 @@ class AnchorSegPredictor:
         self.model = model.eval()
         self.registry = registry
         self.collator = make_collator(model.config, registry, max_length=max_length)
-        self._image: np.ndarray | None = None
-        self._prefix: ImagePrefix | None = None
+        self._set_by: WeakKeyDictionary[Thread, ImageSession] = WeakKeyDictionary()
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -98,81 +153,111 @@ class AnchorSegPredictor:
         model, registry = load_model(folder, dtype=dtype, quantisation=quantisation)
         return cls(model.to(device), registry)
 
-    def set_image(self, image: np.ndarray) -> None:
-        """Choose the image of the next predictions.
+    def session(self, image: np.ndarray) -> ImageSession:
+        """Open an image to ask about, apart from all others.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB; it is copied.
 
         Raises:
-            ValueError: for another shape or type.
+            InputError: for another shape or type.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"set_image wants an RGB image (H, W, 3) of uint8, not {image.shape} of {image.dtype}; "
-                "convert it with cv2.cvtColor"
-            )
-        self.reset_image()
-        self._image = image
+        return ImageSession(self, check_image(image))
+
+    def set_image(self, image: np.ndarray) -> None:
+        """Choose the image of this thread's next predictions; threads that share more than one image use `session`.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; it is copied.
+
+        Raises:
+            InputError: for another shape or type.
+        """
+        session = self.session(image)
+        with self._lock:
+            self._set_by[current_thread()] = session
 
     def reset_image(self) -> None:
-        """Forget the image and what was read of it, and free its memory."""
-        self._image = self._prefix = None
+        """Forget the image that this thread has set and what was read of it, and free its memory."""
+        with self._lock:
+            self._set_by.pop(current_thread(), None)
 
-    def predict(self, query: str, *, raw_prompt: bool = False, max_new_tokens: int = 128) -> Answer:
+    def predict(
+        self, query: str, *, kind: Kind = "auto", raw_prompt: bool = False, max_new_tokens: int = 128
+    ) -> Answer:
         """Ask about the image that is set.
 
         Args:
-            query: a phrase ("something to drink from") or a full sentence.
-            raw_prompt: send the query as it is, without the evaluation's wording around it.
+            query: a phrase ("something to drink from"), a full sentence, or a whole prompt that asks for a
+                segmentation itself, as LISA's documented ones do.
+            kind: which of them it is; "auto" decides by the words (`dataset.templates.wording`). The prompt that was
+                sent is in the answer.
+            raw_prompt: the same as `kind="prompt"`: send the query as it is.
             max_new_tokens: longest answer.
 
         Raises:
-            RuntimeError: if no image is set.
-            ValueError: for an empty query.
+            NoImageError: if no image is set.
+            InputError: for a query that is no text or is empty, and for other arguments that are not allowed.
         """
-        return self.predict_batch([query], raw_prompt=raw_prompt, max_new_tokens=max_new_tokens)[0]
+        session = self._session()
+        return session.predict(query, kind=kind, raw_prompt=raw_prompt, max_new_tokens=max_new_tokens)
 
     def predict_batch(
-        self, queries: Sequence[str], *, raw_prompt: bool = False, max_new_tokens: int = 128, max_rows: int = 16
+        self,
+        queries: Sequence[str],
+        *,
+        kind: Kind = "auto",
+        raw_prompt: bool = False,
+        max_new_tokens: int = 128,
+        max_rows: int = 16,
     ) -> list[Answer]:
         """Ask several questions about the image that is set, each by itself; the answers are those of `predict`.
 
         Args:
-            queries: phrases or sentences.
-            raw_prompt: as in `predict`; `max_new_tokens` alike.
+            queries: phrases, sentences or prompts.
+            kind: as in `predict`, of all queries; `raw_prompt` and `max_new_tokens` alike.
+            raw_prompt: see `predict`.
             max_new_tokens: longest answer.
             max_rows: most questions that are answered at once; bounds the memory.
 
         Raises:
-            RuntimeError: if no image is set.
-            ValueError: for an empty query.
+            NoImageError: if no image is set.
+            InputError: as in `predict`, and for `queries` that are no list.
         """
-        if self._image is None:
-            raise RuntimeError("an image must be set with .set_image(...) before predict")
-        if not all(query.strip() for query in queries):
-            raise ValueError("the query is empty; ask for something")
-        prompts = [query if raw_prompt else phrase_or_sentence(query) for query in queries]
-        questions = [
-            self.collator.prompt.branch(Conversation((Turn(prompt, None),)), "the question").ids for prompt in prompts
-        ]
-        images = self._read(self._image)
-        answers: list[Answer] = []
-        for start in range(0, len(questions), max_rows):
-            part = questions[start : start + max_rows]
-            made = answer_questions(self.model, images, part, [0] * len(part), max_new_tokens=max_new_tokens)
-            answers += [self._answer(made, question) for question in range(len(part))]
-        return answers
+        return self._session().predict_batch(
+            queries, kind=kind, raw_prompt=raw_prompt, max_new_tokens=max_new_tokens, max_rows=max_rows
+        )
 
-    def _read(self, image: np.ndarray) -> ImagePrefix:
-        if self._prefix is None:
-            masks = np.zeros((0, *image.shape[:2]), dtype=bool)
-            sample = Sample(record="the image", image=image, conversations=(), masks=masks)
-            parameter = next(self.model.parameters())
-            self._prefix = read_images(self.model, self.collator([sample]).to(parameter.device, parameter.dtype))
-        return self._prefix
+    def _session(self) -> ImageSession:
+        with self._lock:
+            sessions = list(self._set_by.values())
+            own = self._set_by.get(current_thread())
+        if own is not None or len(sessions) == 1:
+            return own or sessions[0]
+        if sessions:
+            raise NoImageError(
+                f"{len(sessions)} threads have set an image of this predictor, and this thread none; "
+                "open one with .session(image) and ask that"
+            )
+        raise NoImageError("an image must be set with .set_image(...) before predict")
 
-    def _answer(self, generated: Generated, question: int) -> Answer:
+    def question_ids(self, prompt: str) -> tuple[int, ...]:
+        """Ids of a prompt behind the image, up to `ASSISTANT:`.
+
+        Raises:
+            DataError: if it is too long.
+        """
+        return self.collator.prompt.branch(Conversation((Turn(prompt, None),)), "the question").ids
+
+    def read(self, image: np.ndarray) -> ImagePrefix:
+        """Run CLIP, SAM's encoder and the language model's prefix over an image."""
+        masks = np.zeros((0, *image.shape[:2]), dtype=bool)
+        sample = Sample(record="the image", image=image, conversations=(), masks=masks)
+        parameter = next(self.model.parameters())
+        return read_images(self.model, self.collator([sample]).to(parameter.device, parameter.dtype))
+
+    def answer(self, generated: Generated, question: int, prompt: str) -> Answer:
+        """Give one of the questions about an image its masks and text."""
         ids = generated.ids[question]
         chosen = (generated.target_rows == question).nonzero()[:, 0]
         prior = generated.segmentation.prior
@@ -188,7 +273,7 @@ class AnchorSegPredictor:
                     phrase=phrase,
                 )
             )
-        return Answer(text=self.registry.decode(ids), targets=tuple(targets))
+        return Answer(prompt=prompt, text=self.registry.decode(ids), targets=tuple(targets))
 
     def _phrases(self, ids: list[int]) -> list[str]:
         bank = set(self.registry.bank_ids)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from anchorseg.config import AnchorSegConfig, Method
+from anchorseg.config import AnchorSegConfig
+from anchorseg.method import Method
 from anchorseg.tokens import TokenRegistry
 from model.sam import SamSizes
 

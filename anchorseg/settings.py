@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from anchorseg.config import Method
-from anchorseg.objective import LossWeights
-from model.lora import LoraSettings
+from anchorseg.method import LossWeights, Method
+from model.lora_settings import LoraSettings
 from utils.settings import check, setting
 
 MODEL, DATA, TRAINING, METHOD, RUN = "model", "data", "training", "method", "run"
@@ -32,6 +31,9 @@ class TrainSettings:
         "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", group=MODEL
     )
     compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use", group=MODEL)
+    device: Literal["auto", "cpu"] = setting(
+        "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", group=MODEL
+    )
     precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
     lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)
@@ -109,7 +111,7 @@ class TrainSettings:
     optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = setting(
         "adamw", help="AdamW; the others keep its state in 8 bits and need bitsandbytes", group=TRAINING
     )
-    zero_stage: Literal[0, 1, 2, 3] = setting(
+    zero_stage: Literal[1, 2, 3] = setting(
         2,
         help="DeepSpeed ZeRO stage; 3 splits the weights too, and gathers them all to validate",
         group=TRAINING,
@@ -158,6 +160,9 @@ class TrainSettings:
         0, help="optimiser steps between validations and checkpoints; 0 for each epoch", minimum=0, group=RUN
     )
     select_by: Literal["giou", "ciou"] = setting("giou", help="metric that keeps the best checkpoint", group=RUN)
+    save_minutes: float = setting(
+        30.0, help="minutes between checkpoints; they are also written before every validation", above=0, group=RUN
+    )
     print_freq: int = setting(10, help="optimiser steps between logged lines", minimum=1, group=RUN)
 
     def __post_init__(self) -> None:
@@ -189,8 +194,6 @@ class TrainSettings:
                 "--train_embeddings new keeps the vocabulary tables, but --train_scope all trains every weight; "
                 "use --train_scope paper, or --train_embeddings all"
             )
-        if self.offload == "optimizer" and self.zero_stage == 0:
-            raise ValueError("--offload optimizer needs ZeRO, but --zero_stage is 0; use --zero_stage 1, 2 or 3")
         if self.offload == "optimizer" and self.optimizer != "adamw":
             raise ValueError(
                 f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "

@@ -1,8 +1,9 @@
 """Token registry: strings of the added tokens, their ids, and text to ids as the slow LLaMA tokenizer gives them.
 
 A tokenizer folder holds `tokenizer.model` (SentencePiece) and `added_tokens.json` (string to id). Text is split at
-the added tokens, blanks that touch one are dropped, and each piece is encoded by itself with SentencePiece's dummy
-prefix. No LLaMA tokenizer of current transformers gives these ids, whatever its `legacy` flag.
+the added tokens and at SentencePiece's control symbols, blanks that touch one are dropped, and each piece is encoded
+by itself with SentencePiece's dummy prefix. No LLaMA tokenizer of current transformers gives these ids, whatever its
+`legacy` flag, so a saved folder says the same in a `tokenizer.json` for `AutoTokenizer`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pathlib import Path
 
 import sentencepiece
 
+from anchorseg.fast_tokenizer import fast_tokenizer, parse_model
 from utils.errors import CheckpointError
-from utils.files import write_json
+from utils.files import write_bytes, write_json, write_text
 
 IMAGE_TOKEN = "<image>"
-END_OF_SENTENCE = "</s>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,8 @@ class TokenRegistry:
                 "Use the tokenizer saved with the model, or the token strings of that model"
             )
         self._names = {index: token for token, index in self.added.items()}
-        special = sorted([*self.added, IMAGE_TOKEN, END_OF_SENTENCE], key=len, reverse=True)
+        self._control = _control_symbols(self._pieces)
+        special = sorted([*self.added, IMAGE_TOKEN, *self._control], key=len, reverse=True)
         self._split = re.compile("(" + "|".join(re.escape(token) for token in special) + ")")
 
     @classmethod
@@ -92,12 +94,15 @@ class TokenRegistry:
         """Read a tokenizer folder written by `save` or by a released checkpoint.
 
         Raises:
-            CheckpointError: if a file is missing or an added token of `strings` is not in it.
+            CheckpointError: if a file is missing or damaged, an added token of `strings` is not in it, or ids are not
+                those behind the pieces.
         """
         model = Path(folder) / "tokenizer.model"
         if not model.is_file():
             raise CheckpointError(f"{model} is missing; a model folder holds tokenizer.model and added_tokens.json")
-        return cls(model.read_bytes(), strings, read_added(folder))
+        registry = cls(model.read_bytes(), strings, read_added(folder))
+        _check_ids(registry.added, registry._pieces)
+        return registry
 
     def renamed(self, strings: TokenStrings) -> TokenRegistry:
         """The same ids under other strings; `strings` has as many reasoning tokens."""
@@ -105,23 +110,48 @@ class TokenRegistry:
         return TokenRegistry(self._model, strings, {new: self.added[old] for old, new in pairs})
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model`, `added_tokens.json` and `tokenizer_config.json` into an existing folder."""
+        """Write the tokenizer into an existing folder: what `load` reads, and what `AutoTokenizer` reads.
+
+        Both give the same ids; in the latter `<image>` has the first id behind the added tokens, and whoever feeds
+        the model puts the P image tokens there.
+        """
         folder = Path(folder)
-        (folder / "tokenizer.model").write_bytes(self._model)
-        write_json(folder / "added_tokens.json", self.added)
+        self._save_own(folder)
+        control = list(self._control)
+        tokenizer = fast_tokenizer(self._model, self.added, control, IMAGE_TOKEN)
+        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
+        known = tokenizer.get_added_tokens_decoder()
+        flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
         write_json(
             folder / "tokenizer_config.json",
             {
-                "tokenizer_class": "LlamaTokenizer",
-                "legacy": True,
-                "add_bos_token": True,
-                "add_eos_token": False,
-                "bos_token": "<s>",
-                "eos_token": END_OF_SENTENCE,
-                "unk_token": "<unk>",
-                "additional_special_tokens": list(self.strings.all),
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                **self._roles(),
+                "additional_special_tokens": [*self.strings.all, IMAGE_TOKEN],
+                "added_tokens_decoder": {
+                    str(index): {flag: getattr(token, flag) for flag in flags} for index, token in known.items()
+                },
             },
         )
+
+    def save_published(self, folder: str | Path) -> None:
+        """Write the tokenizer as published checkpoints have it, for the slow LLaMA tokenizer of their time."""
+        folder = Path(folder)
+        self._save_own(folder)
+        values = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": False}
+        write_json(
+            folder / "tokenizer_config.json",
+            {**values, **self._roles(), "additional_special_tokens": list(self.strings.all)},
+        )
+
+    def _save_own(self, folder: Path) -> None:
+        write_bytes(folder / "tokenizer.model", self._model)
+        write_json(folder / "added_tokens.json", self.added)
+
+    def _roles(self) -> dict[str, str]:
+        pieces = self._pieces
+        ids = {"bos_token": pieces.bos_id(), "eos_token": pieces.eos_id(), "unk_token": pieces.unk_id()}
+        return {role: pieces.id_to_piece(index) for role, index in ids.items()}
 
     def __len__(self) -> int:
         """Rows that the embedding table needs."""
@@ -167,13 +197,13 @@ class TokenRegistry:
         return self._pieces.encode(text)
 
     def encode(self, text: str, image_id: int) -> list[int]:
-        """Encode text with added tokens, `</s>` and `<image>` in it; no `<s>` is put in front.
+        """Encode text with added tokens, control symbols and `<image>` in it; no `<s>` is put in front.
 
         Args:
             text: any text.
             image_id: id that stands for `<image>`.
         """
-        special = {**self.added, IMAGE_TOKEN: image_id, END_OF_SENTENCE: self.eos_id}
+        special = {**self._control, **self.added, IMAGE_TOKEN: image_id}
         parts = self._split.split(text)
         ids: list[int] = []
         for index, part in enumerate(parts):
@@ -218,9 +248,22 @@ def read_added(folder: str | Path) -> dict[str, int]:
 
 
 def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except RuntimeError as error:
+    parse_model(model)
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def _control_symbols(pieces: sentencepiece.SentencePieceProcessor) -> dict[str, int]:
+    """`<unk>`, `<s>` and `</s>`: pieces that no text is encoded to."""
+    ids = (index for index in range(pieces.vocab_size()) if pieces.is_control(index) or pieces.is_unknown(index))
+    return {pieces.id_to_piece(index): index for index in ids}
+
+
+def _check_ids(added: dict[str, int], pieces: sentencepiece.SentencePieceProcessor) -> None:
+    """Refuse ids that are not those right behind the pieces; a string that is itself a piece has the piece's."""
+    size = pieces.vocab_size()
+    behind = sorted(index for token, index in added.items() if pieces.piece_to_id(token) != index or not token)
+    if behind != list(range(size, size + len(behind))):
         raise CheckpointError(
-            f"tokenizer.model is damaged: its {len(model)} bytes are no SentencePiece model. Copy it again"
-        ) from error
+            f"added_tokens.json gives the ids {', '.join(map(str, behind[:12]))}, but the {size} pieces of "
+            f"tokenizer.model are followed by {size} to {size + len(behind) - 1}; both files must be of one model"
+        )

@@ -6,23 +6,25 @@ exactly, and two ranks see what one rank sees with twice the accumulation.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import resource
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import deepspeed
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from anchorseg.build import DTYPES
 from anchorseg.checkpoints import LATEST, Checkpoints, Progress
-from anchorseg.config import Method
 from anchorseg.data import build_mixture, data_folder, make_collator, training_batches
 from anchorseg.engine_config import build_optimizer, deepspeed_config
 from anchorseg.evaluation import Evaluator, Result
@@ -33,20 +35,40 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.mixture import DrawOrder, SkipCounter
-from dataset.registry import SETS, Benchmark, open_benchmark
+from dataset.registry import Benchmark, open_benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DivergedError
+from utils.progress import Bar
 from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
+from utils.settings import to_dict
+from utils.stopping import StopSignals, exit_status
 
-IDENTITY = (
-    "size", "version", "seed", "lora_r", "train_scope", "train_embeddings", "batch_size", "grad_accumulation_steps",
-    "optimizer", "zero_stage", "offload", "dataset",
-    "sample_rates", "sampling", "custom_data", "explanatory", "num_classes_per_sample", "num_classes_per_question",
-    *(f"{family}_data" for family in SETS), "ce_loss_weight", "bce_loss_weight", "dice_loss_weight",
-    *(field.name for field in fields(Method)),
-)  # fmt: skip
-"""Settings that a run and the checkpoint it resumes must share; another number of epochs or rate is allowed."""
+FREE = frozenset({
+    "preset", "version", "vision_tower", "vision_pretrained", "sam_model", "compile_sam", "device", "dataset_dir",
+    "index_dir", "val_dataset", "strict_data", "cache_features", "cache_gigabytes", "workers", "epochs",
+    "steps_per_epoch", "lr", "warmup_steps", "gradient_checkpointing", "exp_name", "log_base_dir", "resume", "no_eval",
+    "eval_interval", "save_minutes", "select_by", "print_freq",
+})  # fmt: skip
+"""Settings that may change when a run is resumed, which is said; all others must be the same.
+
+Of the files of frozen weights not the names must be the same but the weights, see `frozen_weights`.
+"""
+
+SAMPLED = 64
+
+
+def frozen_weights(model: torch.nn.Module) -> str:
+    """Digest of the weights that do not train: names, shapes, types, and `SAMPLED` values of each, evenly spread."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            continue
+        values = parameter.detach().flatten()
+        places = torch.linspace(0, max(len(values) - 1, 0), min(len(values), SAMPLED), device=values.device).long()
+        total.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        total.update(values[places].float().cpu().numpy().tobytes())
+    return total.hexdigest()
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
@@ -86,6 +108,39 @@ def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
             yield
         finally:
             offload.setup_zero_stage3_hooks()
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What a rank would do behind a step: stop, for a signal that it received, or save."""
+
+    signal: int | None
+    save: bool
+
+
+class _Clock:
+    """When to save, and when the run will end."""
+
+    def __init__(self, save_minutes: float, step: int) -> None:
+        self._save_seconds = 60 * save_minutes
+        self._began = self._saved = time.monotonic()
+        self._first = step
+        self._estimated = False
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved >= self._save_seconds
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+    def estimate(self, step: int, total: int) -> str | None:
+        """Once, after the first minute: how long the rest takes."""
+        seconds = time.monotonic() - self._began
+        if self._estimated or seconds < 60:
+            return None
+        self._estimated = True
+        hours = seconds / (step - self._first) * (total - step) / 3600
+        return f"{total - step} steps to go, about {hours:.1f} hours without validations"
 
 
 class _Window:
@@ -136,14 +191,17 @@ class Trainer:
         self.mixture = build_mixture(settings, self.collator)
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        given = to_dict(settings)
+        identity = {name: value for name, value in given.items() if name not in FREE}
+        self.checkpoints = Checkpoints(
+            Path(settings.log_base_dir) / settings.exp_name / "checkpoints",
+            {**identity, "frozen_weights": frozen_weights(model)},
+            {name: value for name, value in given.items() if name in FREE},
+        )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(settings, parameters),
             config=deepspeed_config(settings, sum(parameter.numel() for parameter in parameters)),
-        )
-        self.checkpoints = Checkpoints(
-            Path(settings.log_base_dir) / settings.exp_name / "checkpoints",
-            {key: getattr(settings, key) for key in IDENTITY},
         )
 
     def _benchmarks(self) -> dict[str, Benchmark]:
@@ -153,34 +211,78 @@ class Trainer:
         data = data_folder(self.settings.dataset_dir, self.settings.index_dir)
         return {name: open_benchmark(name, data, self.settings.custom_data) for name in names}
 
-    def run(self, folder: RunFolder, progress: Progress) -> Progress:
-        """Train from `progress` to the last step, validating and saving on the way."""
+    def run(self, folder: RunFolder, progress: Progress, stop: StopSignals) -> Progress:
+        """Train from `progress` to the last step, validating and saving on the way.
+
+        Raises:
+            SystemExit: when a signal asked to stop, with a checkpoint of the step just done.
+        """
         settings = self.settings
+        if self._validates(progress.step) and progress.validated < progress.step:
+            progress = self._validate(folder, progress)  # which a kill or an error has prevented
         batches = iter(self._loader(progress.step))
-        bar = tqdm(
+        bar = Bar(
             total=settings.total_steps, initial=progress.step, disable=not is_main(), unit="step", dynamic_ncols=True
         )
-        window = _Window()
+        window, clock = _Window(), _Clock(settings.save_minutes, progress.step)
         for step in range(progress.step + 1, settings.total_steps + 1):
-            window.add(self._step(step, batches))
+            values, wish = self._step(step, batches, lambda: _Wish(stop.received, clock.is_due()))
+            window.add(values)
             bar.update()
-            last = step == settings.total_steps
-            if step % settings.print_freq == 0 or last:
+            if step % settings.print_freq == 0 or step == settings.total_steps:
                 self._log(folder, bar, step, window)
                 window = _Window()
-            if step % settings.validation_interval == 0 or last:
-                progress = self._validate_and_save(folder, step, progress)
+            if is_main() and (estimate := clock.estimate(step, settings.total_steps)):
+                Bar.write(estimate)
+            if wish.save or wish.signal or self._validates(step):
+                self.checkpoints.save(self.engine, step)
+                progress = replace(progress, step=step)
+                clock.saved()
+                window.restart_clock()
+            if wish.signal:
+                self._stopped(step, wish.signal)
+            if self._validates(step):
+                progress = self._validate(folder, progress)
                 window.restart_clock()
         bar.close()
         if self.cache is not None:
             self.cache.finish()
         return progress
 
+    def _validates(self, step: int) -> bool:
+        """Whether `step` is followed by a checkpoint and a validation."""
+        return step > 0 and (step % self.settings.validation_interval == 0 or step == self.settings.total_steps)
+
+    def _stopped(self, step: int, signal_number: int) -> NoReturn:
+        name = signal.Signals(signal_number).name
+        if is_main():
+            Bar.write(f"{name}: step {step} is saved in {self.checkpoints.folder}; go on with --resume")
+        raise SystemExit(exit_status(signal_number))
+
     def start(self) -> Progress:
         """The beginning, or the latest checkpoint where the run resumes."""
-        if self.settings.resume and self.checkpoints.named(LATEST) is not None:
-            return self.checkpoints.resume(self.engine)
-        return Progress(step=0, world=world_size())
+        settings = self.settings
+        progress = Progress()
+        changed: list[str] = []
+        if settings.resume and self.checkpoints.named(LATEST) is not None:
+            progress, changed = self.checkpoints.resume(self.engine)
+        if is_main():
+            self.checkpoints.remove_old()
+            for line in self._outlook(progress, changed):
+                print(line)
+        return progress
+
+    def _outlook(self, progress: Progress, changed: list[str]) -> Iterator[str]:
+        settings = self.settings
+        images = settings.batch_size * settings.grad_accumulation_steps * world_size()
+        if progress.step:
+            yield f"going on from step {progress.step}"
+        yield from (f"since the checkpoint {sentence}" for sentence in changed)
+        yield (
+            f"{settings.total_steps - progress.step} steps of {images} images; a checkpoint every "
+            f"{settings.save_minutes:g} minutes at most, every {settings.validation_interval} steps with a validation, "
+            "and on SIGTERM, SIGINT and SIGUSR1"
+        )
 
     def _loader(self, steps_done: int) -> DataLoader:
         settings = self.settings
@@ -193,23 +295,29 @@ class Trainer:
         )
         return training_batches(self.mixture, self.collator, order, settings.workers)
 
-    def _step(self, step: int, batches: Iterator[tuple[Batch, tuple[str, ...]]]) -> dict[str, float]:
+    def _step(
+        self, step: int, batches: Iterator[tuple[Batch, tuple[str, ...]]], wish: Callable[[], _Wish]
+    ) -> tuple[dict[str, float], _Wish]:
         settings = self.settings
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup_steps, total=settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sums: dict[str, list[Tensor]] = {}
+        records: list[str] = []
         for accumulation in range(settings.grad_accumulation_steps):
             batch, skipped = next(batches)
             for entry in self.skips.add(skipped):
-                tqdm.write(f"skipped a record: {entry}")
+                Bar.write(f"skipped a record: {entry}")
             micro = ((step - 1) * settings.grad_accumulation_steps + accumulation) * world_size() + rank()
             batch, hits = self._ready(batch)
             losses = self._micro_step(step, micro, batch)
+            records += batch.records
             for name, value in {"loss": losses.total.detach(), **losses.terms, **hits}.items():
                 sums.setdefault(name, []).append(value)
         self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
-        return {**self._mean_over_ranks(sums), "lr": rate}
+        means, agreed = self._over_ranks(sums, wish())
+        _check_gradients(step, self.engine, records)
+        return {**means, "lr": rate}, agreed
 
     def _ready(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
         """The batch where the model is; with a cache all its SAM features, and the share that was there."""
@@ -227,15 +335,19 @@ class Trainer:
         self.engine.step()
         return losses
 
-    def _mean_over_ranks(self, sums: dict[str, list[Tensor]]) -> dict[str, float]:
+    def _over_ranks(self, sums: dict[str, list[Tensor]], wish: _Wish) -> tuple[dict[str, float], _Wish]:
+        """Means over all ranks, and what one of them wishes, so that all do the same."""
         mine = {name: [float(value) for value in values] for name, values in sums.items()}
         merged: dict[str, list[float]] = {}
-        for part in all_gather_objects(mine):
+        parts = all_gather_objects((mine, wish))
+        for part, _ in parts:
             for name, values in part.items():
                 merged.setdefault(name, []).extend(values)
-        return {name: sum(values) / len(values) for name, values in merged.items()}
+        signals = [wished.signal for _, wished in parts if wished.signal]
+        agreed = _Wish(signals[0] if signals else None, any(wished.save for _, wished in parts))
+        return {name: sum(values) / len(values) for name, values in merged.items()}, agreed
 
-    def _log(self, folder: RunFolder, bar: tqdm, step: int, window: _Window) -> None:
+    def _log(self, folder: RunFolder, bar: Bar, step: int, window: _Window) -> None:
         settings = self.settings
         images = settings.batch_size * settings.grad_accumulation_steps * world_size()
         values = {**window.means(), "images_per_second": images * window.steps_per_second()}
@@ -265,19 +377,27 @@ class Trainer:
         model.train()
         return results
 
-    def _validate_and_save(self, folder: RunFolder, step: int, progress: Progress) -> Progress:
-        results = self.validate()
+    def _validate(self, folder: RunFolder, progress: Progress) -> Progress:
+        """Score the weights of the latest checkpoint, and keep it as `best` if it is."""
+        step, results = progress.step, self.validate()
         for name, result in results.items():
             scores = {key: value for key, value in result.scores.items() if value is not None}
             folder.log(step, {f"val/{name}/{key}": value for key, value in scores.items()})
             if is_main():
-                tqdm.write(f"step {step}: {name} {result.protocol} gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
+                Bar.write(f"step {step}: {name} {result.protocol} gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
         score = getattr(next(iter(results.values())), self.settings.select_by) if results else None
-        is_best = score is not None and (progress.best_score is None or score > progress.best_score)
-        best = score if is_best else progress.best_score
-        progress = Progress(step=step, world=world_size(), best_score=best)
-        self.checkpoints.save(self.engine, progress, is_best=is_best)
-        return progress
+        return self.checkpoints.validated(step, progress, score)
+
+
+def _check_gradients(step: int, engine: DeepSpeedEngine, records: list[str]) -> None:
+    """Stop where gradients are not finite; DeepSpeed would leave the step out with a warning, or apply it."""
+    norm = engine.get_global_grad_norm()
+    if engine.skipped_steps == 0 and (norm is None or math.isfinite(norm)):
+        return
+    raise DivergedError(
+        f"step {step}: the gradients are not finite; images of rank {rank()}: {', '.join(records)}. Lower --lr, or "
+        "look at these images; the latest checkpoint is untouched"
+    )
 
 
 def _check_finite(step: int, losses: Losses, batch: Batch) -> None:

@@ -18,8 +18,8 @@ import torch
 from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfig
 
 from anchorseg.build import tiny_tokenizer_model
-from anchorseg.config import Method
 from anchorseg.generation import BankGrammar, Generated
+from anchorseg.method import Method
 from anchorseg.modeling import AnchorSegModel, visibility
 from anchorseg.predictor import AnchorSegPredictor, Answer
 from anchorseg.presets import preset_config

@@ -292,7 +292,7 @@ def training(size: str, make_batch: Callable[[AnchorSegModel, WordRegistry], Bat
         batch = make_batch(model, registry)
         for checkpointing in ("off", "on"):
             if checkpointing == "on":
-                model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
             with cuda_kernels():
                 counted = activations(model, batch, settings)
             for name, options in OPTIMISERS.items():

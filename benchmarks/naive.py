@@ -57,11 +57,11 @@ def published(model: AnchorSegModel) -> Iterator[None]:
     """
     language_model, encoder = model.llava.language_model, model.sam.image_encoder
     model.sam.image_encoder = published_encoder(model.sam)
-    language_model.gradient_checkpointing_enable({"use_reentrant": True})
+    language_model.activation_checkpointing_enable({"use_reentrant": True})
     try:
         yield
     finally:
-        language_model.gradient_checkpointing_disable()
+        language_model.activation_checkpointing_disable()
         model.sam.image_encoder = encoder
 
 

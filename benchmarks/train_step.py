@@ -78,12 +78,12 @@ class Steps:
     def _recomputed(self) -> Iterator[None]:
         language_model = self.model.llava.language_model
         if self.checkpointing:
-            language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            language_model.activation_checkpointing_enable({"use_reentrant": False})
         try:
             yield
         finally:
             if self.checkpointing:
-                language_model.gradient_checkpointing_disable()
+                language_model.activation_checkpointing_disable()
 
     def _update(self, loss: torch.Tensor) -> None:
         loss.backward()

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from anchorseg.data import data_folder
@@ -25,6 +24,7 @@ from dataset.registry import FAMILIES, SETS, FamilyOptions, training_sources
 from dataset.sample import RejectSlot, Sample, TargetSlot
 from utils import drawing
 from utils.errors import DataError, SettingsError, UserError, exit_on_error
+from utils.pictures import check_picture_path, save_picture
 from utils.seeding import generator_for
 
 _TRIED, _SHOWN, _COLUMNS = 5, 3, 2
@@ -162,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = mixture(given.dataset, chosen, given.custom_data) if given.dataset else []
     every = [f"{family}/{name}" for family, names in SETS.items() for name in names]
     findings: dict[str, Finding] = {}
+    if given.sheet:
+        check_picture_path(given.sheet)
     for name in dict.fromkeys([*every, *(["custom"] if given.custom_data else []), *wanted]):
         findings[name] = examine(name, data, options)
         print("\n".join(lines(name, findings[name], data.root)), flush=True)
@@ -177,8 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_sheet(path: Path, pictures: list[np.ndarray]) -> None:
     """Write pictures as one, if there are any."""
     if pictures:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), cv2.cvtColor(drawing.contact_sheet(pictures, _COLUMNS), cv2.COLOR_RGB2BGR))
+        save_picture(path, drawing.contact_sheet(pictures, _COLUMNS))
         print(f"picture: {path}")
 
 

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import get_args
 
-import cv2
-import torch
-
-from anchorseg import AnchorSegPredictor
-from dataset.images import read_image
-from utils import drawing
-from utils.errors import exit_on_error
+from dataset.templates.wording import Kind
+from utils.errors import SettingsError, exit_on_error
+from utils.pictures import check_picture_path, save_picture
 
 
 def main() -> None:
-    """Load, ask, print, draw."""
+    """Load, ask, print, draw; what can be wrong with the arguments is found before torch is imported."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", help="image file")
-    parser.add_argument("query", help="a phrase or a sentence")
+    parser.add_argument("query", help="a phrase, a sentence, or a whole prompt that asks for a segmentation itself")
+    parser.add_argument("--kind", choices=get_args(Kind), default="auto", help="what the query is; auto: by its words")
     parser.add_argument("--model", required=True, help="model folder written by merge_lora_weights.py")
     parser.add_argument("--out", default="prediction.png", help="picture to write")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu; auto: a GPU where there is one")
+    ask(parser.parse_args())
+
+
+def ask(arguments: argparse.Namespace) -> None:
+    """Answer the question of the command line."""
+    if not arguments.query.strip():
+        raise SettingsError('the query is empty; ask for something, such as "the red cup"')
+    out = check_picture_path(arguments.out)
+
+    from dataset.images import read_image
+
     image = read_image(arguments.image)
-    predictor = AnchorSegPredictor.from_pretrained(arguments.model, device=arguments.device)
+
+    from anchorseg import AnchorSegPredictor
+    from utils import drawing
+    from utils.machine import chosen_device
+
+    predictor = AnchorSegPredictor.from_pretrained(arguments.model, device=chosen_device(arguments.device))
     predictor.set_image(image)
-    answer = predictor.predict(arguments.query)
+    answer = predictor.predict(arguments.query, kind=arguments.kind)
+    print(f"prompt: {answer.prompt}")
     print(f"answer: {answer.text}")
     if not answer.has_target:
         print("no target: the model wrote none")
     for target in answer.targets:
         print(f"target: {int(target.mask.sum())} pixels, score {target.score:.3f}, phrase {target.phrase!r}")
     prior = answer.targets[0].prior if answer.targets else None
-    picture = drawing.panel(image, arguments.query, prediction=answer.mask, prior=prior, caption=answer.text)
-    Path(arguments.out).parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(arguments.out, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    print(f"picture: {arguments.out}")
+    save_picture(out, drawing.panel(image, arguments.query, prediction=answer.mask, prior=prior, caption=answer.text))
+    print(f"picture: {out}")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 
+from utils.errors import OutputExistsError, exit_on_error
 from utils.files import write_json
 
 SCENES = {"train": 3000, "val": 60, "test": 240}
 SCENE_SEED = 0
 PICTURES = 24
+MARK = ".quickstart"
 
 
 class MemoryWatch(threading.Thread):
@@ -54,7 +56,9 @@ def call(title: str, *command: str) -> float:
     """Run a command, show it, and return its seconds."""
     print(f"\n=== {title}\n$ {' '.join(command)}", flush=True)
     began = time.perf_counter()
-    subprocess.run(command, check=True)
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise SystemExit(status)
     return time.perf_counter() - began
 
 
@@ -64,10 +68,29 @@ def scores(folder: Path) -> dict[str, dict[str, float]]:
     return {name: {key: result[key] for key in ("giou", "ciou", "num_samples")} for name, result in results.items()}
 
 
+def make_anew(root: Path) -> None:
+    """An empty folder with this script's mark; what it made before is removed.
+
+    Raises:
+        OutputExistsError: if there is something that it did not make.
+    """
+    if root.is_symlink() or (root.exists() and not root.is_dir()):
+        raise OutputExistsError(f"{root} is no folder; give a new one")
+    if root.is_dir() and any(root.iterdir()):
+        if not (root / MARK).is_file():
+            raise OutputExistsError(
+                f"{root} holds files that the quick start did not make (there is no {MARK} in it), so nothing in it is "
+                "touched; give a new folder"
+            )
+        shutil.rmtree(root)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARK).write_text("Made by scripts/quickstart.sh, which removes this folder when it runs again.\n")
+
+
 def main() -> None:
     """Do everything, then write and print the summary."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart")
-    shutil.rmtree(root, ignore_errors=True)
+    make_anew(root)
     data, model, evaluation, pictures = root / "scenes", root / "model", root / "eval", root / "pictures"
     watch = MemoryWatch()
     watch.start()
@@ -107,4 +130,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_on_error():
+        main()

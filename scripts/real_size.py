@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from anchorseg.build import DTYPES, tiny_tokenizer_model
-from anchorseg.config import Method
 from anchorseg.data import make_collator
 from anchorseg.generation import generate
+from anchorseg.method import Method
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import SIZES, preset_config
 from anchorseg.pretrained import uninitialised

@@ -4,5 +4,6 @@ set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 ruff check .
 mypy .
-# A process for each core, with one thread; tests of a file share what they set up.
-OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile "$@"
+# A process for each core, with one thread; tests of a file share what they set up. A process that dies ends the run:
+# pytest-xdist may otherwise wait for its replacement for ever.
+OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile --max-worker-restart 0 "$@"

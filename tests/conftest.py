@@ -1,14 +1,18 @@
-"""Fixtures: a small model, drawn samples, the folder of real test material where there is one."""
+"""Fixtures: a small model, drawn samples, the folder of real test material where there is one.
+
+GPUs are hidden from the tests, which compare bits; `pytest --cuda -m cuda` runs the marked ones on a GPU.
+"""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from anchorseg.build import tiny_tokenizer_model
-from anchorseg.config import Method
 from anchorseg.data import make_collator
+from anchorseg.method import Method
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config
 from anchorseg.tokens import TokenRegistry, TokenStrings
@@ -16,6 +20,23 @@ from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from utils.seeding import seed_torch
 
 SHARED = Path(os.environ.get("ANCHORSEG_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cuda", action="store_true", help="leave the GPU visible, and run the tests marked cuda on it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--cuda"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA starts, which importing torch does not do
+    elif not torch.cuda.is_available():
+        raise pytest.UsageError("--cuda is given, but torch sees no GPU here")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where a test marked `cuda` runs."""
+    return torch.device("cuda" if request.config.getoption("--cuda") else "cpu")
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def tiny_activations(device, *, checkpointing=False):
     if device == "meta":
         batch = on_meta(batch, torch.float32)
     if checkpointing:
-        model.llava.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
     saved = {}
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 

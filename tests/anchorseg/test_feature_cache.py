@@ -23,7 +23,9 @@ from anchorseg.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
 from dataset.feature_store import DamagedEntryError, FeatureStore, image_key
 from model.sam import SamBackbone
+from scripts.parity.views import height_first
 from tests.conftest import make_model, make_sample
+from utils import geometry
 from utils.errors import exit_on_error
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +131,16 @@ def test_entries_of_other_weights_images_and_types_are_not_found(tmp_path):
     assert open_store(encoder.model.sam, tmp_path).find(key) is None
 
 
+def test_entries_of_other_pixels_are_not_found(tmp_path, monkeypatch):
+    encoder = Encoder(tmp_path)
+    sample = make_sample(0, size=(190, 60))
+    encoder.fill([sample])
+    monkeypatch.setattr(geometry, "resize_longest_side", height_first)
+    assert open_store(encoder.model.sam, tmp_path).find(image_key(sample.image)) is None
+    monkeypatch.undo()
+    assert open_store(encoder.model.sam, tmp_path).find(image_key(sample.image)) is not None
+
+
 def flip(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 1
@@ -184,7 +196,7 @@ def test_an_entry_that_cannot_be_read_or_deleted_does_no_harm(tmp_path, capsys):
         assert hits == 0 and torch.equal(batch.sam_features[0], encoder.truth(make_sample(0)))
     encoder.cache.say()
     told = capsys.readouterr().out
-    assert told.count("it cannot be read (Is a directory)") == 1
+    assert told.count("it is no file") == 1
     assert told.count("cannot be deleted (Is a directory)") == told.count("stores nothing more") == 1
 
 
@@ -282,6 +294,7 @@ import sys, torch.distributed as dist
 dist.init_process_group("gloo")
 from pathlib import Path
 from tests.anchorseg.test_feature_cache import Encoder
+from scripts.parity.views import height_first
 from tests.conftest import make_sample
 encoder = Encoder(Path(sys.argv[1]), gigabytes=5 * 65_568 / 1e9)
 for seed in range(4):

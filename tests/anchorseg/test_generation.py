@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.config import Method
 from anchorseg.generation import BankGrammar, answer_questions, generate
+from anchorseg.method import Method
 from anchorseg.prefix import read_images
 from benchmarks.generation import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
@@ -228,3 +228,9 @@ def test_no_questions_have_no_answers():
     images = read_images(model, make_batch(model, registry, several_images()))
     made = answer_questions(model, images, [], [])
     assert made.ids == [] and [mask.shape for mask in made.segmentation.masks] == [(0, *size) for size in SIZES]
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_no_argument_of_the_libraries_is_deprecated(trained):
+    model, registry = trained
+    assert generate(model, make_batch(model, registry, ask(make_sample(0), "What is it?")), max_new_tokens=3).ids

@@ -103,7 +103,7 @@ def test_a_run_of_new_rows_merges_to_whole_tables(trained, tmp_path):
     assert len(merged.llava.lm_head.weight) == len(registry)
 
 
-@pytest.mark.parametrize("stage", ["0", "1"])
+@pytest.mark.parametrize("stage", ["1"])
 def test_stages_give_the_same_losses(scenes, trained, stage):
     run(command(scenes, trained, f"stage{stage}", *NEW_ROWS, "--zero_stage", stage, "--no_eval"))
     assert logged(trained, f"stage{stage}") == pytest.approx(logged(trained, "rows"), rel=1e-4)
@@ -163,7 +163,7 @@ def test_the_configuration_names_stage_and_place():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"offload": "optimizer", "zero_stage": 0}, "--offload optimizer needs ZeRO, but --zero_stage is 0"),
+        ({"zero_stage": 0}, "zero_stage"),
         ({"offload": "optimizer", "optimizer": "adamw8bit"}, "does not go with --optimizer adamw8bit"),
         ({"zero_stage": 3, "compile_sam": True}, "--compile_sam does not go with --zero_stage 3"),
         ({"zero_stage": 3, "cache_features": "features"}, "--cache_features does not go with --zero_stage 3"),

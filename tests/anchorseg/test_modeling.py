@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.config import AnchorSegConfig, Method
+from anchorseg.config import AnchorSegConfig
+from anchorseg.method import LossWeights, Method
 from anchorseg.modeling import AnchorSegModel, visibility
-from anchorseg.objective import LossWeights, Objective
+from anchorseg.objective import Objective
 from anchorseg.trainable import set_trainable, trainable_groups
 from dataset.sample import Conversation, Turn
 from model.lora import LoraSettings, add_lora, merge_lora

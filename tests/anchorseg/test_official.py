@@ -9,10 +9,11 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from anchorseg import AnchorSegPredictor, build
 from anchorseg.build import load_model, save_model
-from anchorseg.config import AnchorSegConfig, Method
+from anchorseg.config import AnchorSegConfig
+from anchorseg.method import Method
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.official import convert, export
-from anchorseg.official_names import TOWER, official_name, own_name
+from anchorseg.official_names import POSITIONS, TOWER, official_name, own_name
 from anchorseg.presets import token_ids
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from model.sam import SamSizes
@@ -176,8 +177,9 @@ def edit_shard(source, change):
 
 def drop(source, token):
     added = source / "added_tokens.json"
-    kept = {key: value for key, value in json.loads(added.read_text()).items() if key != token}
-    added.write_text(json.dumps(kept))
+    table = json.loads(added.read_text())
+    kept = sorted((key for key in table if key != token), key=table.__getitem__)
+    added.write_text(json.dumps({key: min(table.values()) + index for index, key in enumerate(kept)}))
 
 
 GATE = "ppm._layer_gate_W_similarity"
@@ -232,3 +234,39 @@ def test_a_clip_of_another_resolution_and_an_existing_target_are_refused(release
         convert(root / "source", tmp_path / "target", clip)
     with pytest.raises(OutputExistsError, match=r"not empty; give a new folder"):
         convert(root / "source", root / "own", root / "clip")
+
+
+@pytest.mark.parametrize("latents", [0, 1, 3, 6, 7])
+def test_of_the_eight_published_rows_those_of_the_latents_count(tmp_path, latents):
+    model, registry = small_model(dataclasses.replace(PUBLISHED, num_latents=latents))
+    save_model(model, registry, tmp_path / "own")
+    export(tmp_path / "own", tmp_path / "published")
+    # Copies: the file that they are mapped from is written anew below.
+    tensors = {name: value.clone() for name, value in TensorFiles(tmp_path / "published").items()}
+    own = tensors[POSITIONS]
+    tensors[POSITIONS] = torch.cat([own, torch.randn(8 - len(own), own.shape[1])])
+    if latents == 0:
+        anchor = {name: value for name, value in tensors.items() if "text_hidden_fcs" in name}
+        tensors |= {name.replace("text_hidden", "latent_hidden"): value + 1 for name, value in anchor.items()}
+    (file,) = (tmp_path / "published").glob("*.bin")
+    torch.save(tensors, file)
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    torch.save(
+        {
+            official_name(name).removeprefix("clip."): value.clone()
+            for name, value in model.state_dict().items()
+            if name.startswith(TOWER)
+        },
+        clip / "pytorch_model.bin",
+    )
+    (clip / "config.json").write_text(model.config.llava_config.vision_config.to_json_string())
+
+    convert(tmp_path / "published", tmp_path / "converted", clip)
+    loaded, _ = load_model(tmp_path / "converted")
+    assert loaded.method.num_latents == latents
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    export(tmp_path / "converted", tmp_path / "again")
+    again = TensorFiles(tmp_path / "again")
+    assert set(again) == set(tensors) and all(torch.equal(again[name], value) for name, value in tensors.items())

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from anchorseg.build import build_for_training, save_model
-from anchorseg.config import INFERENCE_OPTIONS, Method
 from anchorseg.data import make_collator
-from anchorseg.objective import LossWeights, Objective
+from anchorseg.method import INFERENCE_OPTIONS, LossWeights, Method
+from anchorseg.objective import Objective
 from anchorseg.settings import TrainSettings
 from anchorseg.spatial_prior import min_max
 from dataset.families.reason_seg import ReasonSegTraining
