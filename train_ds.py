@@ -36,28 +36,36 @@ def main(argv: list[str]) -> None:
     if settings.device == "cpu":  # read when torch and DeepSpeed are imported
         os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
     wait_without_spinning()
-    with StopSignals() as stop, run_lock(folder):
-        train(settings, stop)
+    with StopSignals() as stop:
+        check_settings(settings)
+        with run_lock(folder):
+            train(settings, stop)
 
 
-def train(settings: TrainSettings, stop: StopSignals) -> None:
-    """Check what the settings name, build, train."""
-    import deepspeed
-
-    from anchorseg.build import build_for_training, check_weights
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse what the settings name and this machine has not, before anything is written."""
+    from anchorseg.build import check_weights
     from anchorseg.data import check_cache_folder, check_data_folder
-    from anchorseg.trainable import describe_trainable
-    from anchorseg.trainer import Trainer
-    from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, own_device
-    from utils.extensions import settle_locks
     from utils.machine import refuse_without_gpu, refuse_without_shared_memory
-    from utils.run_folder import RunFolder, check_shared
 
     refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size == "tiny" else 1_000_000_000)
     check_data_folder(settings.dataset_dir)
     check_cache_folder(settings.cache_features)
     check_weights(settings)
     refuse_without_gpu(wanted=settings.device == "auto" and settings.size != "tiny")
+
+
+def train(settings: TrainSettings, stop: StopSignals) -> None:
+    """Start the processes, build, train."""
+    import deepspeed
+
+    from anchorseg.build import build_for_training
+    from anchorseg.trainable import describe_trainable
+    from anchorseg.trainer import Trainer
+    from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, own_device
+    from utils.extensions import settle_locks
+    from utils.run_folder import RunFolder, check_shared
+
     ensure_single_process_environment()
     for sentence in settle_locks() if is_main() else ():
         print(f"warning: {sentence}", file=sys.stderr)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from anchorseg import model_folder
 from anchorseg.engine_config import checkpoints_gradients
 from anchorseg.method import INFERENCE_OPTIONS
+from anchorseg.model_folder import is_model_folder, read_config
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config, token_ids
 from anchorseg.pretrained import NEW_ROW_STD, VOCABULARY_TABLES, join_pretrained, open_parts
@@ -35,8 +36,7 @@ def tiny_tokenizer_model() -> bytes:
 
 def is_anchorseg_folder(version: str | None) -> bool:
     """Whether a `--version` is a model folder of this project."""
-    path = Path(version or "") / "config.json"
-    return bool(version) and path.is_file() and json.loads(path.read_text()).get("model_type") == "anchorseg"
+    return version is not None and is_model_folder(Path(version))
 
 
 def check_weights(settings: TrainSettings) -> None:
@@ -47,6 +47,8 @@ def check_weights(settings: TrainSettings) -> None:
         FileNotFoundError: naming the file.
     """
     if is_anchorseg_folder(settings.version):
+        folder = Path(settings.version)  # type: ignore[arg-type]
+        model_folder.check_weights(folder, read_config(folder), AnchorSegModel)
         _refuse_flags(settings, ("vision_tower", "vision_pretrained"), f"{settings.version} is a whole AnchorSeg model")
     elif settings.size == "tiny":
         _refuse_flags(settings, ("version", "vision_tower", "vision_pretrained"), "size tiny starts from nothing")
@@ -115,16 +117,11 @@ def load_model(
         SettingsError: if the quantisation needs what is not installed.
     """
     quantised = quantisation_config(quantisation)
-    folder = local_folder(folder, "--version")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json; give a model folder written by merge_lora_weights.py")
+    folder = local_folder(folder, "the model folder")
+    config = read_config(folder)
+    registry = TokenRegistry.load(folder, config.token_strings)
+    model_folder.check_ids(folder, token_ids(registry), config)
     model = AnchorSegModel.from_pretrained(folder, dtype=dtype, quantization_config=quantised, **kwargs)
-    registry = TokenRegistry.load(folder, model.config.token_strings)
-    if token_ids(registry) != model.config.token_ids:
-        raise CheckpointError(
-            f"{folder}: the tokenizer gives the ids {token_ids(registry)}, but config.json says "
-            f"{model.config.token_ids}; use the tokenizer that was saved with the model"
-        )
     return model.eval(), registry
 
 

@@ -3,43 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig
 
 from anchorseg.method import Method
 from anchorseg.tokens import TokenStrings
 from model.sam import SamSizes
+from utils.files import to_json
+from utils.settings import from_dict
 
-Typed = TypeVar("Typed")
 
+@dataclass(frozen=True, kw_only=True)
+class TokenIds:
+    """Ids that the model looks for in sequences, and between which it writes."""
 
-def strict(kind: type[Typed], values: dict[str, Any], where: str) -> Typed:
-    """Build a frozen dataclass from a mapping and name any key that it does not have.
-
-    Raises:
-        ValueError: for an unknown key, with the nearest known ones, or a value out of range.
-    """
-    allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{where} has no key {key!r}{hint} Known keys: {', '.join(allowed)}")
-    return kind(**values)
+    segment: int
+    reject: int
+    reasoning: tuple[int, ...]
+    bos: int
+    eos: int
 
 
 def _as_dict(value: Any) -> dict[str, Any]:
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else dict(value or {})  # type: ignore[arg-type]
 
 
+def _checked(kind: type, value: Any, section: str) -> dict[str, Any]:
+    """A section as a dictionary; an unknown key, or a value that is not allowed, is refused by its name."""
+    return dataclasses.asdict(from_dict(kind, _as_dict(value), source=f"In {section}, "))
+
+
 class AnchorSegConfig(PreTrainedConfig):
     """Configuration of `AnchorSegModel`: plain JSON on disk, typed views in code.
 
     `sam`, `method` and `tokens` are stored as dictionaries and read as `SamSizes`, `Method` and `TokenStrings`
-    through `sam_sizes`, `method_settings` and `token_strings`; an unknown key in any of them is refused.
+    through `sam_sizes`, `method_settings` and `token_strings`; `token_ids` has the fields of `TokenIds`. An unknown key
+    in any of them, or a value that is not allowed, is refused.
     """
 
     model_type = "anchorseg"
@@ -53,10 +54,12 @@ class AnchorSegConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.sam = _as_dict(strict(SamSizes, _as_dict(self.sam), "config.sam"))
-        self.method = _as_dict(strict(Method, _as_dict(self.method), "config.method"))
-        default = _as_dict(TokenStrings.for_bank(self.method["num_latents"]))
-        self.tokens = _as_dict(strict(TokenStrings, _as_dict(self.tokens) or default, "config.tokens"))
+        self.sam = _checked(SamSizes, self.sam, "sam")
+        self.method = _checked(Method, self.method, "method")
+        default = TokenStrings.for_bank(self.method["num_latents"])
+        self.tokens = _checked(TokenStrings, self.tokens or default, "tokens")
+        if self.token_ids is not None:
+            self.token_ids = to_json(_checked(TokenIds, self.token_ids, "token_ids"))
         if len(self.tokens["reasoning"]) != self.method["num_latents"]:
             raise ValueError(
                 f"config.tokens names {len(self.tokens['reasoning'])} reasoning tokens, but config.method.num_latents "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from anchorseg import model_folder
 from anchorseg.config import AnchorSegConfig
 from anchorseg.query_bank import BankPositions, QueryBankProjector, gather_states, locate_banks
 from anchorseg.spatial_prior import min_max, similarity
@@ -20,7 +21,7 @@ from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, Batch
 from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
 from model.sam import SamBackbone
 from utils import geometry
-from utils.errors import CheckpointError
+from utils.loading import local_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,23 +140,24 @@ class AnchorSegModel(PreTrainedModel):
             kwargs: as transformers takes them (`dtype`, `device_map`, ...).
 
         Raises:
-            CheckpointError: naming the tensors.
+            CheckpointError: see `anchorseg.model_folder`.
         """
+        folder = local_folder(folder, "the model folder")
+        if "config" not in kwargs:
+            kwargs["config"] = model_folder.read_config(folder)
+            model_folder.check_weights(folder, kwargs["config"], cls)
         model, info = super().from_pretrained(
             folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
-        problems = {
-            "missing": sorted(info["missing_keys"]),
-            "unknown": sorted(info["unexpected_keys"]),
-            "of another shape": sorted(str(item) for item in info["mismatched_keys"]),
-        }
-        for kind, names in problems.items():
-            if names:
-                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                raise CheckpointError(
-                    f"{folder}: {len(names)} tensor(s) {kind}: {shown}. The folder is incomplete or of another "
-                    "configuration; write it again with merge_lora_weights.py"
-                )
+        model_folder.refuse_tensors(
+            folder,
+            {
+                "missing": sorted(info["missing_keys"]),
+                "unknown": sorted(info["unexpected_keys"]),
+                "of another shape": sorted(str(item) for item in info["mismatched_keys"]),
+            },
+        )
+        model_folder.refuse_not_finite(folder, model)
         return model
 
     @property

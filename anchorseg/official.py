@@ -20,6 +20,7 @@ from torch import Tensor
 
 from anchorseg.config import AnchorSegConfig
 from anchorseg.method import INFERENCE_OPTIONS, Method
+from anchorseg.model_folder import module_name
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.official_names import (
     GATE,
@@ -40,7 +41,6 @@ from model.llava_files import (
     ROTARY_BUFFERS,
     clip_config,
     from_clip,
-    from_transformers,
     original_config,
     read_config,
 )
@@ -53,6 +53,8 @@ from utils.tensor_files import TensorFiles, index_file
 SIDE_FOLDER, UNUSED_FILE, LAYOUT_FILE = "official", "unused.safetensors", "layout.json"
 PUBLISHED_ROWS = 8
 """Rows of the published decoder's positions, whatever K is; the first K + 1 are used."""
+
+EMBEDDINGS = "model.embed_tokens.weight"
 
 CLIP_SIDE = 336
 """The published code pads every image to this side, whatever its configuration says."""
@@ -124,7 +126,7 @@ def export(source: str | Path, target: str | Path) -> int:
     config = AnchorSegConfig.from_pretrained(source)
     _refuse_other_methods(config.method_settings, source)
     files = TensorFiles(source)
-    own = {name: _today(name) for name in files}
+    own = {name: module_name(name) for name in files}
     names = {official_name(today): name for name, today in own.items() if not today.startswith(TOWER)}
     side = source / SIDE_FOLDER
     with new_folder(target) as folder:
@@ -136,13 +138,6 @@ def export(source: str | Path, target: str | Path) -> int:
         registry.renamed(TokenStrings.released(config.method_settings.num_latents)).save_published(folder)
         write_json(folder / "config.json", _official_config(config))
     return len(tensors)
-
-
-def _today(name: str) -> str:
-    """A name in a saved model folder as the module has it; transformers saves LLaVA under its first release's names."""
-    if not name.startswith(NETWORK):
-        return name
-    return NETWORK + (from_transformers(name.removeprefix(NETWORK)) or name)
 
 
 def _own_clip_name(name: str) -> str | None:
@@ -200,6 +195,12 @@ def _registry(source: Path, files: TensorFiles) -> TokenRegistry:
         raise CheckpointError(
             f"{source}: its tokenizer has {count} latent token(s), but {POSITIONS} has {rows} rows instead of "
             f"{count + 1} or {PUBLISHED_ROWS}; the tokenizer is of another checkpoint"
+        )
+    vocabulary = files.shape(EMBEDDINGS)[0] if EMBEDDINGS in files else len(registry)
+    if vocabulary != len(registry):
+        raise CheckpointError(
+            f"{source}: its tokenizer has {len(registry)} tokens, {count} of them latent, but {EMBEDDINGS} has "
+            f"{vocabulary} rows; the tokenizer is of another checkpoint"
         )
     return registry
 

@@ -8,7 +8,6 @@ by itself with SentencePiece's dummy prefix. No LLaMA tokenizer of current trans
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import sentencepiece
 
 from anchorseg.fast_tokenizer import fast_tokenizer, parse_model
 from utils.errors import CheckpointError
-from utils.files import write_bytes, write_json, write_text
+from utils.files import read_bytes, read_json, write_bytes, write_json, write_text
+from utils.shown import shown
 
 IMAGE_TOKEN = "<image>"
 
@@ -98,9 +98,13 @@ class TokenRegistry:
                 those behind the pieces.
         """
         model = Path(folder) / "tokenizer.model"
-        if not model.is_file():
-            raise CheckpointError(f"{model} is missing; a model folder holds tokenizer.model and added_tokens.json")
-        registry = cls(model.read_bytes(), strings, read_added(folder))
+        try:
+            content = read_bytes(model, fail=_damaged)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{model} is missing; a model folder holds tokenizer.model and added_tokens.json"
+            ) from None
+        registry = cls(content, strings, read_added(folder))
         _check_ids(registry.added, registry._pieces)
         return registry
 
@@ -237,19 +241,28 @@ def read_added(folder: str | Path) -> dict[str, int]:
         CheckpointError: if the file is missing or damaged.
     """
     path = Path(folder) / "added_tokens.json"
-    if not path.is_file():
+    try:
+        added: dict[str, int] = read_json(path, fail=_damaged, kind=dict)
+    except FileNotFoundError:
         raise CheckpointError(
             f"{path} is missing: the tokenizer is without the added tokens; use the tokenizer saved with the model"
-        )
-    try:
-        return {str(token): int(index) for token, index in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); it must map strings to ids. Copy it again") from error
+        ) from None
+    for token, index in added.items():
+        if type(index) is not int or not token:
+            raise _damaged(path, f"it gives {shown(token)} the id {shown(index)}, but must map strings to ids")
+    return added
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {reason}; copy it again")
 
 
 def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
     parse_model(model)
-    return sentencepiece.SentencePieceProcessor(model_proto=model)
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(f"tokenizer.model is damaged ({error!s:.120}); copy it again") from error
 
 
 def _control_symbols(pieces: sentencepiece.SentencePieceProcessor) -> dict[str, int]:

@@ -6,7 +6,6 @@ LLaMA's names plus `mm_projector` (`liuhaotian/llava-v1.5-7b`), with CLIP in a f
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from utils.errors import CheckpointError
+from utils.files import read_json
+from utils.loading import refused_values
 from utils.tensor_files import TensorFiles
 
 ORIGINAL_NAMES: tuple[tuple[str, str], ...] = (
@@ -114,7 +115,9 @@ def open_llava(folder: Path, clip_folder: Path | None) -> LlavaFiles:
         )
     refuse_delta(folder, files, "language_model.model.norm.weight")
     whole = LlavaSource(files, from_transformers, lambda name: True, ROTARY_BUFFERS)
-    return LlavaFiles(LlavaConfig.from_pretrained(folder), tokenizer.read_bytes(), (whole,))
+    with refused_values(folder / "config.json"):
+        parsed = LlavaConfig.from_dict(config)
+    return LlavaFiles(parsed, tokenizer.read_bytes(), (whole,))
 
 
 def rename_prefix(name: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
@@ -150,12 +153,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         CheckpointError: if it is not there or is no JSON.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; give a complete model folder")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}); fetch it again") from None
+        config: dict[str, Any] = read_json(path, fail=_damaged, kind=dict)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; give a complete model folder") from None
+    return config
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {reason}; fetch it again")
 
 
 def is_original_layout(config: dict[str, Any]) -> bool:
@@ -176,7 +182,8 @@ def clip_config(folder: Path) -> CLIPVisionConfig:
             f"{folder}: model_type is {config.get('model_type')!r}; --vision_tower needs a CLIP folder, such as "
             "openai/clip-vit-large-patch14-336"
         )
-    return CLIPVisionConfig(**{key: value for key, value in vision.items() if key not in ("model_type", "dtype")})
+    with refused_values(folder / "config.json"):
+        return CLIPVisionConfig(**{key: value for key, value in vision.items() if key not in ("model_type", "dtype")})
 
 
 def original_config(folder: Path, clip: CLIPVisionConfig) -> LlavaConfig:
@@ -199,20 +206,21 @@ def original_config(folder: Path, clip: CLIPVisionConfig) -> LlavaConfig:
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "hidden_act", "rms_norm_eps", "max_position_embeddings", "initializer_range",
     )  # fmt: skip
-    text = LlamaConfig(
-        **{key: config[key] for key in text_keys if key in config},
-        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=None,
-        tie_word_embeddings=False,
-    )
-    return LlavaConfig(
-        vision_config=clip,
-        text_config=text,
-        vision_feature_layer=config.get("mm_vision_select_layer", -2),
-        image_seq_length=(clip.image_size // clip.patch_size) ** 2,
-    )
+    with refused_values(folder / "config.json"):
+        text = LlamaConfig(
+            **{key: config[key] for key in text_keys if key in config},
+            rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=None,
+            tie_word_embeddings=False,
+        )
+        return LlavaConfig(
+            vision_config=clip,
+            text_config=text,
+            vision_feature_layer=config.get("mm_vision_select_layer", -2),
+            image_seq_length=(clip.image_size // clip.patch_size) ** 2,
+        )
 
 
 def refuse_delta(folder: Path, files: TensorFiles, norm: str) -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import math
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -60,6 +60,13 @@ class SamSizes:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "global_attention", tuple(self.global_attention))
+        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "global_attention"}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"sam.{name} is {value}; it must be at least 1")
+        if any(not 0 <= layer < self.encoder_depth for layer in self.global_attention):
+            last = self.encoder_depth - 1
+            raise ValueError(f"sam.global_attention is {self.global_attention}; layers are 0 to {last}")
         if self.image_size % self.patch_size:
             raise ValueError(f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +117,20 @@ def assign(
         if adapt and own in adapt:
             tensor = adapt[own](tensor)
         module.load_state_dict({own: tensor.to(dtype, copy=True)}, strict=False, assign=True)
+
+
+@contextmanager
+def refused_values(path: Path) -> Iterator[None]:
+    """Turn what transformers raises about the values of a configuration file into a sentence that names the file.
+
+    Raises:
+        CheckpointError: for any error inside; the checks of a configuration raise many kinds.
+    """
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{path}: {words}; write the folder again, or copy it again") from error
 
 
 def local_folder(name: str | Path, flag: str) -> Path:

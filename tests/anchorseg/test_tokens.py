@@ -61,5 +61,5 @@ def test_damaged_tokenizer_is_refused_by_name(tmp_path, file, content):
     registry = make_registry(2)
     registry.save(tmp_path)
     (tmp_path / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"{file} is damaged"):
+    with pytest.raises(CheckpointError, match=rf"{file}( is damaged|: it is not valid JSON)"):
         TokenRegistry.load(tmp_path, registry.strings)
