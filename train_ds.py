@@ -62,7 +62,7 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     from anchorseg.build import build_for_training
     from anchorseg.trainable import describe_trainable
     from anchorseg.trainer import Trainer
-    from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, own_device
+    from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, leave, own_device
     from utils.extensions import settle_locks
     from utils.run_folder import RunFolder, check_shared
 
@@ -82,6 +82,7 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
         progress = trainer.run(run_folder, progress, stop)
     if is_main():
         print(farewell(folder, progress, settings.select_by))
+    leave()
 
 
 def farewell(folder: Path, progress: Progress, metric: str) -> str:

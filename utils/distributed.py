@@ -73,6 +73,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def leave() -> None:
+    """Leave the other processes, behind the last exchange; a process that ends as a member may be aborted at its end."""
+    if _is_initialised():
+        barrier()
+        dist.destroy_process_group()
+
+
 def all_gather_objects(obj: T) -> list[T]:
     """Collect one picklable object from every process, in the order of ranks, on every process."""
     if not _exchanges():

@@ -291,11 +291,10 @@ def test_writers_of_one_entry_at_the_same_time_never_show_half_of_it(tmp_path):
 
 RANK = """
 import sys, torch.distributed as dist
-dist.init_process_group("gloo")
 from pathlib import Path
 from tests.anchorseg.test_feature_cache import Encoder
-from scripts.parity.views import height_first
 from tests.conftest import make_sample
+dist.init_process_group("gloo")  # behind the imports: defaults of DeepSpeed's functions would keep the group for ever
 encoder = Encoder(Path(sys.argv[1]), gigabytes=5 * 65_568 / 1e9)
 for seed in range(4):
     encoder.fill([make_sample(10 * dist.get_rank() + seed)])
