@@ -8,24 +8,19 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.distributed
-
-from anchorseg.build import DTYPES, load_model
-from anchorseg.data import check_cache_folder, data_folder, make_collator
-from anchorseg.evaluation import Evaluator, Prediction, Result, check_benchmark
-from anchorseg.feature_cache import open_cache
-from dataset.registry import Benchmark, open_benchmark
-from dataset.sample import Protocol
-from utils import drawing
-from utils.distributed import is_main, own_device
-from utils.environment import describe_environment
 from utils.errors import exit_on_error
-from utils.files import write_json
+from utils.files import make_folder
 from utils.pictures import save_picture
+from utils.run_lock import run_lock
 from utils.settings import parse, setting, to_dict
+from utils.waiting import wait_without_spinning
+
+if TYPE_CHECKING:
+    import torch
+
+    from anchorseg.evaluation import Evaluator, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +54,17 @@ class EvalSettings:
     cache_gigabytes: float = setting(
         200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0
     )
-    output_dir: str = setting("./runs/eval", help="folder for results.json")
+    device: Literal["auto", "cpu"] = setting("auto", help="auto: a GPU, which a large model must have; cpu: never one")
+    output_dir: str = setting("./runs/eval", help="folder of results.json, which every evaluation of a model adds to")
+    resume: bool = setting(False, help="keep the scores that results.json has, and evaluate what is missing")
     vis_save_path: str | None = setting(None, help="folder for pictures of every question; none draws nothing")
     vis_limit: int = setting(0, help="most samples drawn of each benchmark and protocol; 0 for all", minimum=0)
 
 
-def start_ranks() -> torch.device:
-    """Join the other processes, if a launcher started several, and choose this one's device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return own_device()
-
-
 def draw(prediction: Prediction, folder: Path, limit: int) -> None:
     """Save one picture: the question, the image, truth, prediction, prior."""
+    from utils import drawing
+
     row, sample = prediction.row, prediction.sample
     if limit and row.index >= limit:
         return
@@ -91,111 +83,88 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
     save_picture(folder / name, picture)
 
 
-def choose_protocols(name: str, source: Benchmark, choice: str) -> tuple[Protocol, ...]:
-    """The protocols that `--protocol` means for a benchmark.
-
-    Raises:
-        DataError: see `check_benchmark`.
-    """
-    groups: dict[str, tuple[Protocol, ...]] = {"both": ("forced", "generate"), "all": get_args(Protocol)}
-    if choice in groups:
-        chosen = tuple(protocol for protocol in groups[choice] if protocol in source.protocols)
-    else:
-        chosen = (cast(Protocol, choice),)
-    for protocol in chosen:
-        check_benchmark(name, source, protocol)
-    return chosen
+def main(argv: list[str]) -> None:
+    """Read the settings, then evaluate; torch takes seconds to import, and waits until the flags are right."""
+    settings = parse(EvalSettings, argv, description=__doc__)
+    if settings.device == "cpu":  # read when torch is imported
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    wait_without_spinning()
+    for flag in ("cache_features", "vis_save_path"):
+        if getattr(settings, flag) is not None:
+            make_folder(getattr(settings, flag), f"--{flag}")
+    with run_lock(Path(settings.output_dir), flags="--output_dir"):
+        evaluate(settings)
 
 
-def shown(result: Result) -> dict[str, str]:
-    """Scores of a result as text, a dash where there is nothing to average."""
-    return {name: "-" if value is None else f"{value:.4f}" for name, value in result.scores.items()}
+def evaluate(settings: EvalSettings) -> None:
+    """Check data and model, load once, evaluate every benchmark by its protocols, in order."""
+    from anchorseg.data import data_folder, open_benchmarks
+    from anchorseg.evaluation import choose_protocols
+    from anchorseg.model_folder import is_large, read_config
+    from anchorseg.results import ResultsFile, identify, line, table
+    from utils.distributed import all_gather_objects, is_main, join, leave
+    from utils.loading import local_folder
+    from utils.machine import refuse_without_gpu
 
-
-def asked(result: Result) -> str:
-    """The protocol of a result, marked where it gives the answers away."""
-    return f"{result.protocol} (leaks)" if result.leaks else result.protocol
-
-
-def line(result: Result) -> str:
-    """One result on one line."""
-    scores = " ".join(f"{name} {value}" for name, value in shown(result).items())
-    return f"{result.benchmark} {asked(result)}: {scores} ({result.num_samples} samples)"
-
-
-def table(results: list[Result]) -> str:
-    """All results, a column for each score that one of them has."""
-    names = list(dict.fromkeys(name for result in results for name in result.scores))
-    rows = [["benchmark", "protocol", *names]]
-    rows += [[result.benchmark, asked(result), *(shown(result).get(name, "") for name in names)] for result in results]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def evaluate(settings: EvalSettings, sources: dict[str, Benchmark]) -> list[Result]:
-    """Load once, evaluate every benchmark by its protocols, in order."""
+    folder = local_folder(settings.version, "--version")
+    read_config(folder)
+    refuse_without_gpu(wanted=settings.device == "auto" and is_large(folder))
+    data = data_folder(settings.dataset_dir, settings.index_dir)
+    sources = open_benchmarks(settings.val_dataset, data, settings.custom_data, workers=settings.workers)
     plan = [
         (name, source, protocol)
         for name, source in sources.items()
         for protocol in choose_protocols(name, source, settings.protocol)
     ]
-    device = start_ranks()
-    model, registry = load_model(
-        settings.version, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in
-    )
+    device = join()
+    file = ResultsFile(Path(settings.output_dir), identify(folder), to_dict(settings)) if is_main() else None
+    done = {(name, protocol) for name, _, protocol in plan if file and settings.resume and file.has(name, protocol)}
+    done = all_gather_objects(done)[0]
+    if file and done:
+        print(f"{len(done)} of {len(plan)} scores are in {file.path} already and are kept")
+    evaluator = make_evaluator(settings, folder, device)
+    for name, source, protocol in plan:
+        if (name, protocol) in done:
+            continue
+        show = None
+        if settings.vis_save_path:
+            pictures = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
+            show = partial(draw, folder=pictures, limit=settings.vis_limit)
+        result = evaluator.evaluate(source, name=name, protocol=protocol, show=show)
+        if file:
+            file.add(result)
+            print(line(name, protocol, result.to_dict()), flush=True)
+    evaluator.finish()
+    if file:
+        entries = file.entries()
+        print(f"written to {file.path}")
+        print(table({(name, protocol): entries[name, protocol] for name, _, protocol in plan}))
+    leave()
+
+
+def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -> Evaluator:
+    """Load the model onto a device."""
+    from anchorseg.build import DTYPES, load_model
+    from anchorseg.data import make_collator
+    from anchorseg.evaluation import Evaluator
+    from anchorseg.feature_cache import open_cache
+
+    model, registry = load_model(folder, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in)
     model = model.to(device)
     if settings.compile_sam:
         model.sam.image_encoder.compile()
     cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
-    collator = make_collator(
-        model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store
-    )
-    evaluator = Evaluator(
+    return Evaluator(
         model,
         registry,
-        collator,
+        make_collator(
+            model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store
+        ),
         max_rows=settings.max_rows,
         max_new_tokens=settings.max_new_tokens,
         cache=cache,
         workers=settings.workers,
     )
-    results: list[Result] = []
-    for name, source, protocol in plan:
-        show = None
-        if settings.vis_save_path:
-            folder = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
-            show = partial(draw, folder=folder, limit=settings.vis_limit)
-        results.append(evaluator.evaluate(source, name=name, protocol=protocol, show=show))
-        if is_main():
-            print(line(results[-1]), flush=True)
-    if cache is not None:
-        cache.finish()
-    return results
-
-
-def main(argv: list[str]) -> None:
-    """Read the benchmarks, evaluate them, write results.json and print a table."""
-    settings = parse(EvalSettings, argv, description=__doc__)
-    data = data_folder(settings.dataset_dir, settings.index_dir)
-    check_cache_folder(settings.cache_features)
-    sources = {name: open_benchmark(name, data, settings.custom_data) for name in settings.val_dataset.split("||")}
-    results = evaluate(settings, sources)
-    if is_main():
-        write_results(settings, results)
-        print(table(results))
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def write_results(settings: EvalSettings, results: list[Result]) -> None:
-    """results.json: benchmark -> protocol -> scores and rows, with settings and environment."""
-    benchmarks: dict[str, dict[str, object]] = {}
-    for result in results:
-        benchmarks.setdefault(result.benchmark, {})[result.protocol] = result.to_dict()
-    path = Path(settings.output_dir) / "results.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"settings": to_dict(settings), "environment": describe_environment(), "benchmarks": benchmarks})
-    print(f"written to {path}")
 
 
 if __name__ == "__main__":

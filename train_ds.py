@@ -45,12 +45,14 @@ def main(argv: list[str]) -> None:
 def check_settings(settings: TrainSettings) -> None:
     """Refuse what the settings name and this machine has not, before anything is written."""
     from anchorseg.build import check_weights
-    from anchorseg.data import check_cache_folder, check_data_folder
+    from anchorseg.data import check_data_folder
+    from utils.files import make_folder
     from utils.machine import refuse_without_gpu, refuse_without_shared_memory
 
     refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size == "tiny" else 1_000_000_000)
     check_data_folder(settings.dataset_dir)
-    check_cache_folder(settings.cache_features)
+    if settings.cache_features is not None:
+        make_folder(settings.cache_features, "--cache_features")
     check_weights(settings)
     refuse_without_gpu(wanted=settings.device == "auto" and settings.size != "tiny")
 
@@ -78,8 +80,12 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
         print(render(settings), "\ntrained parameters:\n" + describe_trainable(model), sep="\n")
     trainer = Trainer(settings, model, registry)
     progress = trainer.start()
-    with RunFolder(folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
-        progress = trainer.run(run_folder, progress, stop)
+    try:
+        with RunFolder(folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
+            progress = trainer.run(run_folder, progress, stop)
+    except SystemExit:  # asked to stop, as every rank was
+        leave()
+        raise
     if is_main():
         print(farewell(folder, progress, settings.select_by))
     leave()

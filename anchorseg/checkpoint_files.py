@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from utils.errors import CheckpointError
-from utils.files import read_json, refuse_irregular, write_json
+from utils.files import file_digest, read_json, refuse_irregular, write_json
 
 CHECKSUMS = "checksums.json"
 _PLAIN = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
@@ -69,7 +68,7 @@ def write_checksums(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     write_json(
         folder / CHECKSUMS,
-        {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "blake2b": _digest(path)} for path in files},
+        {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "blake2b": file_digest(path)} for path in files},
     )
 
 
@@ -87,7 +86,7 @@ def check(folder: Path) -> None:
             raise CheckpointError(f"{path} is missing")
         if path.stat().st_size != wanted["bytes"]:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes instead of {wanted['bytes']}")
-        if _digest(path) != wanted["blake2b"]:
+        if file_digest(path) != wanted["blake2b"]:
             raise CheckpointError(f"{path} is damaged: its checksum does not fit")
     for path in sorted(folder.rglob("*.pt")):
         load_plain(path)
@@ -104,11 +103,3 @@ def _wanted(folder: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(entry.get("bytes"), int) or not isinstance(entry.get("blake2b"), str):
             raise _damaged(path, f"its entry {name!r:.60} is wrong")
     return wanted
-
-
-def _digest(path: Path) -> str:
-    total = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            total.update(chunk)
-    return total.hexdigest()

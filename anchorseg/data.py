@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 from torch.utils.data import DataLoader
 
@@ -13,15 +14,19 @@ from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Collator, ImageViews
+from dataset.checking import Checkable, Outcome, check_records, refuse_faults, sentence
 from dataset.feature_store import FeatureStore
-from dataset.mixture import Draw, DrawOrder, Mixture, Source
+from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
-from dataset.registry import SETS, FamilyOptions, training_sources
+from dataset.registry import SETS, Benchmark, FamilyOptions, open_benchmark, training_sources
 from model.llava import IMAGE_PLACEHOLDER
 from utils import geometry
-from utils.errors import SettingsError
+from utils.distributed import is_main
+from utils.errors import DataError
+
+Read = TypeVar("Read", Source, Benchmark)
 
 
 def make_collator(
@@ -66,27 +71,6 @@ def check_data_folder(folder: str | Path) -> None:
         )
 
 
-def check_cache_folder(folder: str | None) -> None:
-    """Make the folder of `--cache_features`, if there is one.
-
-    Raises:
-        SettingsError: if it is a file or cannot be written.
-    """
-    if folder is None:
-        return
-    if Path(folder).is_file():
-        raise SettingsError(f"--cache_features {folder} is a file; give a folder, which is made if it is not there")
-    probe = Path(folder) / f".{uuid.uuid4().hex}.tmp"
-    try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"--cache_features {folder} cannot be written ({error.strerror}); give a folder that can, or leave it out"
-        ) from None
-
-
 def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:
     """The folder of `--dataset_dir`, with that of `--index_dir` or the user's cache.
 
@@ -121,7 +105,10 @@ def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
     for family, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True):
         if rate > 0:
             found = training_sources(family, data, options)
-            sources += found
+            most = 0.0 if settings.strict_data else MAX_SKIPPED
+            sources += [
+                (name, checked(source, data, name=name, workers=settings.workers, most=most)) for name, source in found
+            ]
             rates += [rate / len(found)] * len(found)
     return Mixture(
         sources,
@@ -131,6 +118,49 @@ def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
         check=collator.check,
         max_attempts=1 if settings.strict_data else 20,
     )
+
+
+def open_benchmarks(names: str, data: DataFolder, custom_data: str | None, *, workers: int) -> dict[str, Benchmark]:
+    """Benchmarks by their names, joined by ||, every record checked; none of the questions is left out.
+
+    Raises:
+        DataError: for an unknown name, or a record that cannot be used.
+        FileNotFoundError: for missing data.
+    """
+    return {
+        name: checked(open_benchmark(name, data, custom_data), data, name=name, workers=workers, most=0.0)
+        for name in dict.fromkeys(names.split("||"))
+    }
+
+
+def checked(source: Read, data: DataFolder, *, name: str, workers: int, most: float) -> Read:
+    """A source or benchmark without the records that cannot be used, or in which there is nothing to ask for.
+
+    Families that are not `Checkable` are returned as they are: their records are checked when they are indexed.
+
+    Args:
+        source: of any family.
+        data: whose folder of indices keeps the outcome.
+        name: for messages.
+        workers: processes that check.
+        most: share of the records that may be unusable, see `refuse_faults`.
+
+    Raises:
+        DataError: if more are, or none is left.
+    """
+    if not isinstance(source, Checkable):
+        return source
+    outcome: Outcome = check_records(source, data.index, name=name, workers=workers)
+    refuse_faults(name, outcome, most=most)
+    if is_main() and outcome.faults:
+        print(f"warning: {name}: {sentence(outcome)}. They are left out", file=sys.stderr)
+    if is_main() and outcome.empty:
+        left_out = len(outcome.empty)
+        print(f"{name}: {left_out} of {outcome.count} images are left out: no pixel belongs to any of their labels")
+    leaving = {*outcome.faults, *outcome.empty}
+    if len(leaving) == outcome.count:
+        raise DataError(name, "no record is left: no pixel belongs to any label")
+    return cast(Read, source.without(leaving)) if leaving else source
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast, get_args
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -85,6 +86,22 @@ class Result:
             "leaks": self.leaks,
             "rows": [row.to_dict() for row in self.rows],
         }
+
+
+def choose_protocols(name: str, source: Benchmark, choice: str) -> tuple[Protocol, ...]:
+    """The protocols that `--protocol` means for a benchmark: both of LISA's, all that it has, or the one named.
+
+    Raises:
+        DataError: see `check_benchmark`.
+    """
+    groups: dict[str, tuple[Protocol, ...]] = {"both": ("forced", "generate"), "all": get_args(Protocol)}
+    if choice in groups:
+        chosen = tuple(protocol for protocol in groups[choice] if protocol in source.protocols)
+    else:
+        chosen = (cast(Protocol, choice),)
+    for protocol in chosen:
+        check_benchmark(name, source, protocol)
+    return chosen
 
 
 def check_benchmark(name: str, source: Benchmark, protocol: Protocol) -> None:
@@ -188,6 +205,11 @@ class Evaluator:
             scores=SCORINGS[source.scoring](gathered),
             rows=tuple(gathered),
         )
+
+    def finish(self) -> None:
+        """Say what the cache of features gave, if there is one."""
+        if self.asker.cache is not None:
+            self.asker.cache.finish()
 
     def _predictions(
         self, scoring: str, index: int, protocol: Protocol, sample: Sample, batch: Batch

@@ -20,6 +20,7 @@ from utils.loading import match, refused_values
 from utils.shown import shown
 from utils.tensor_files import TensorFiles
 
+TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
 SECTIONS = ("llava_config", "sam", "method", "tokens", "token_ids")
 _LARGEST_SIZE = 1 << 20
 """No width, count or id of a configuration is larger."""

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from anchorseg.build import DTYPES
 from anchorseg.checkpoints import LATEST, Checkpoints, Progress
-from anchorseg.data import build_mixture, data_folder, make_collator, training_batches
+from anchorseg.data import build_mixture, data_folder, make_collator, open_benchmarks, training_batches
 from anchorseg.engine_config import build_optimizer, deepspeed_config
 from anchorseg.evaluation import Evaluator, Result
 from anchorseg.feature_cache import open_cache
@@ -35,7 +35,7 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.mixture import DrawOrder, SkipCounter
-from dataset.registry import Benchmark, open_benchmark
+from dataset.registry import Benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DivergedError
 from utils.progress import Bar
@@ -207,9 +207,10 @@ class Trainer:
     def _benchmarks(self) -> dict[str, Benchmark]:
         if self.settings.no_eval:
             return {}
-        names = self.settings.val_dataset.split("||")
         data = data_folder(self.settings.dataset_dir, self.settings.index_dir)
-        return {name: open_benchmark(name, data, self.settings.custom_data) for name in names}
+        return open_benchmarks(
+            self.settings.val_dataset, data, self.settings.custom_data, workers=self.settings.workers
+        )
 
     def run(self, folder: RunFolder, progress: Progress, stop: StopSignals) -> Progress:
         """Train from `progress` to the last step, validating and saving on the way.

@@ -46,6 +46,14 @@ def own_device() -> torch.device:
     return torch.device("cuda", local_rank())
 
 
+def join() -> torch.device:
+    """Join the other processes, if a launcher started several, and choose this one's device."""
+    if world_size() > 1 and not _is_initialised():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    return own_device()
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and prints."""
     return rank() == 0
@@ -74,7 +82,7 @@ def barrier() -> None:
 
 
 def leave() -> None:
-    """Leave the other processes, behind the last exchange; a process that ends as a member may be aborted at its end."""
+    """Leave the other processes, behind the last exchange; one that ends as a member may be aborted at its end."""
     if _is_initialised():
         barrier()
         dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: atomic writing of bytes, text and JSON; careful reading of JSON."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.errors import DataError, OutputExistsError
+from utils.errors import DataError, OutputExistsError, SettingsError
 from utils.json_text import decode_text, parse_json
 from utils.shown import shown
 
@@ -168,6 +169,36 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def make_folder(folder: str | Path, flag: str) -> Path:
+    """Make a folder of a flag, if it is not there, and see that it can be written.
+
+    Raises:
+        SettingsError: if it is a file or cannot be written.
+    """
+    folder = Path(folder)
+    probe = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        if folder.is_file():
+            raise SettingsError(f"{flag} {folder} is a file; give a folder, which is made if it is not there")
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"{flag} {folder} cannot be written ({error.strerror}); give a folder that can, or leave it out"
+        ) from None
+    return folder
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's content, read in parts."""
+    total = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            total.update(chunk)
+    return total.hexdigest()
 
 
 def refuse_existing(path: Path) -> None:

@@ -15,8 +15,12 @@ from utils.files import write_text
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, flags: str = "--log_base_dir or --exp_name") -> Iterator[None]:
     """Hold a folder for this run, which ends with the process at the latest; other ranks than the first hold nothing.
+
+    Args:
+        folder: made if it is not there.
+        flags: that choose it, for messages.
 
     Raises:
         OutputExistsError: if another run holds it.
@@ -32,12 +36,12 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         name = holder.read_text().strip() if holder.is_file() else "another process"
         raise OutputExistsError(
-            f"{folder} is in use by {name}; wait for it, stop it, or take another --exp_name"
+            f"{folder} is in use by {name}; wait for it, stop it, or give another {flags}"
         ) from None
     except OSError as error:
         raise SettingsError(
-            f"the run folder {folder} cannot be made or written ({error.strerror}); give another --log_base_dir or "
-            "--exp_name, or mend what is there"
+            f"the folder {folder} cannot be made or written ({error.strerror}); give another {flags}, or mend what is "
+            "there"
         ) from error
     try:
         write_text(holder, f"process {os.getpid()} on {socket.gethostname()}\n")

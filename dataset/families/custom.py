@@ -5,15 +5,18 @@ The form of a folder is found by what lies there, see `dataset.families.custom_f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from dataset.families.assembled import Target, assemble
-from dataset.families.custom_forms import FORMS, CocoForm, Form, Labelled, LabelMeForm, listed
+from dataset.families.custom_forms import FORMS, CocoForm, Form, LabelMeForm, Labels, listed
 from dataset.families.custom_masks import LabelMapForm, PhraseMaskForm
 from dataset.families.refer_seg import asked_together
+from dataset.images import image_size, read_image
 from dataset.readers.json_stream import first_key
 from dataset.sample import Protocol, Sample
 from dataset.wording import sampled
@@ -59,7 +62,44 @@ def _kind(path: Path) -> str:
     return _KEYS[key]
 
 
-class Custom:
+Images = TypeVar("Images", bound="_LabelledImages")
+
+
+class _LabelledImages:
+    """The labelled images of a folder, and how each is checked, see `dataset.checking`."""
+
+    def __init__(self, folder: Path, index: Path) -> None:
+        self._form = open_form(folder, index)
+        self._numbers: Sequence[int] = range(len(self._form))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """See `dataset.checking.Checkable`."""
+        return self._form.files(self._numbers[index])
+
+    def check(self, index: int) -> bool:
+        """See `dataset.checking.Checkable`: whether any phrase has a pixel."""
+        number = self._numbers[index]
+        labels = self._form.labels(number, image_size(self._form.image(number)))
+        return max([bool(labels.mask_of(phrase).any()) for phrase in labels.phrases])
+
+    def without(self: Images, indices: Collection[int]) -> Images:
+        """See `dataset.checking.Checkable`."""
+        left, leaving = copy.copy(self), set(indices)
+        left._numbers = [number for index, number in enumerate(self._numbers) if index not in leaving]
+        return left
+
+    def _read(self, index: int) -> tuple[np.ndarray, Labels]:
+        """(H, W, 3) uint8 RGB of an image, and what is labelled in it."""
+        number = self._numbers[index]
+        image = read_image(self._form.image(number))
+        height, width = image.shape[:2]
+        return image, self._form.labels(number, (height, width))
+
+
+class Custom(_LabelledImages):
     """The training source: one sample for each labelled image.
 
     Args:
@@ -74,11 +114,8 @@ class Custom:
     """
 
     def __init__(self, folder: Path, index: Path, *, max_questions: int, max_per_question: int) -> None:
-        self._form = open_form(folder, index)
+        super().__init__(folder, index)
         self._max_questions, self._max_per_question = max_questions, max_per_question
-
-    def __len__(self) -> int:
-        return len(self._form)
 
     def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Ask for up to `max_questions * max_per_question` phrases of an image, drawn by `rng` alone.
@@ -86,21 +123,21 @@ class Custom:
         Raises:
             DataError: if image or masks cannot be read or differ in size, or no phrase has a pixel.
         """
-        labelled = self._form.read(index)
-        order = [labelled.phrases[n] for n in sampled(len(labelled.phrases), len(labelled.phrases), rng)]
-        masks = _masks(labelled, order, self._max_questions * self._max_per_question)
+        image, labels = self._read(index)
+        order = [labels.phrases[n] for n in sampled(len(labels.phrases), len(labels.phrases), rng)]
+        masks = _masks(labels, order, self._max_questions * self._max_per_question)
         return assemble(
-            labelled.record,
-            labelled.image,
+            labels.record,
+            image,
             [Target(phrase, mask) for phrase, mask in masks.items()],
-            ignore=labelled.ignore,
+            ignore=labels.ignore,
             max_questions=self._max_questions,
             max_per_question=self._max_per_question,
             rng=rng,
         )
 
 
-class CustomBenchmark:
+class CustomBenchmark(_LabelledImages):
     """The benchmark: one sample for each labelled image, with every phrase, asked and scored as RefCOCO's.
 
     Args:
@@ -120,10 +157,8 @@ class CustomBenchmark:
     protocols: tuple[Protocol, ...] = ("forced", "generate")
 
     def __init__(self, folder: Path, index: Path) -> None:
-        self._folder, self._form = folder, open_form(folder, index)
-
-    def __len__(self) -> int:
-        return len(self._form)
+        super().__init__(folder, index)
+        self._folder = folder
 
     def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
         """Every phrase of one image: `generate` asks each by itself, `forced` all in one question with its answer.
@@ -133,28 +168,28 @@ class CustomBenchmark:
         """
         if protocol not in self.protocols:
             raise DataError(self._folder, f"it has no protocol {protocol}; allowed: {', '.join(self.protocols)}")
-        labelled = self._form.read(index)
-        masks = _masks(labelled, labelled.phrases, len(labelled.phrases))
+        image, labels = self._read(index)
+        masks = _masks(labels, labels.phrases, len(labels.phrases))
         return asked_together(
-            labelled.record,
-            labelled.image,
+            labels.record,
+            image,
             tuple(masks),
             np.stack(tuple(masks.values())),
             protocol=protocol,
             rejects=False,
-            ignore=None if labelled.ignore is None else np.stack([labelled.ignore] * len(masks)),
+            ignore=None if labels.ignore is None else np.stack([labels.ignore] * len(masks)),
         )
 
 
-def _masks(labelled: Labelled, phrases: Sequence[str], most: int) -> dict[str, np.ndarray]:
+def _masks(labels: Labels, phrases: Sequence[str], most: int) -> dict[str, np.ndarray]:
     """(H, W) boolean of the first `most` of some phrases that have a pixel."""
     found: dict[str, np.ndarray] = {}
     for phrase in phrases:
         if len(found) == most:
             break
-        mask = labelled.mask_of(phrase)
+        mask = labels.mask_of(phrase)
         if mask.any():
             found[phrase] = mask
     if not found:
-        raise DataError(labelled.record, "no pixel belongs to any of its labels, so there is nothing to learn")
+        raise DataError(labels.record, "no pixel belongs to any of its labels, so there is nothing to learn")
     return found

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dataset.images import read_image
 from dataset.readers.coco import CocoImage, CocoInstances
 from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.readers.labelme import LabelMeFile, phrase_of, read_labelme
@@ -28,19 +27,17 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """An image and what is labelled in it.
+class Labels:
+    """What is labelled in an image.
 
     Attributes:
         record: where it comes from.
-        image: (H, W, 3) uint8 RGB.
         phrases: at least one, each once.
         mask_of: phrase to (H, W) boolean.
         ignore: (H, W) boolean, pixels of no phrase and no background, or None.
     """
 
     record: str
-    image: np.ndarray
     phrases: tuple[str, ...]
     mask_of: Callable[[str], np.ndarray]
     ignore: np.ndarray | None = None
@@ -51,8 +48,15 @@ class Form(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int) -> Labelled:
-        """Image `number`; raises `DataError`, as `mask_of` of the result does, if something cannot be used."""
+    def image(self, number: int) -> Path:
+        """The file of image `number`."""
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        """All files that image `number` and its labels are read from."""
+
+    def labels(self, number: int, size: tuple[int, int]) -> Labels:
+        """What is labelled in image `number` of (height, width); raises `DataError`, as `mask_of` of the result does,
+        if something cannot be used."""
 
 
 class LabelMeForm:
@@ -75,11 +79,19 @@ class LabelMeForm:
     def __len__(self) -> int:
         return len(self._files)
 
-    def read(self, number: int) -> Labelled:
+    def image(self, number: int) -> Path:
         """See `Form`."""
-        file, image = self._files[number], read_image(self._images[number])
-        masks, ignored = file.paint(*image.shape[:2])
-        return Labelled(str(file.path), image, file.phrases, masks.__getitem__, ignored)
+        return self._images[number]
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        """See `Form`."""
+        return self._images[number], self._files[number].path
+
+    def labels(self, number: int, size: tuple[int, int]) -> Labels:
+        """See `Form`."""
+        file = self._files[number]
+        masks, ignored = file.paint(*size)
+        return Labels(str(file.path), file.phrases, masks.__getitem__, ignored)
 
 
 class CocoForm:
@@ -95,25 +107,35 @@ class CocoForm:
         self._coco.refuse_problems()
         self._numbers = np.flatnonzero(self._coco.annotation_counts)
         self._images = ImageRoots(DataFolder(path.parent, index), ".", "images")
-        self._images.check(len(self), lambda n: self._image(n).file_name, str(path), every=True)
+        self._images.check(len(self), lambda n: self._record(n).file_name, str(path), every=True)
         refuse_nothing(len(self), path)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def read(self, number: int) -> Labelled:
+    def image(self, number: int) -> Path:
         """See `Form`."""
-        record = self._image(number)
-        name = f"{self._coco.path}, image {record.id}"
-        image = read_image(self._images.find(record.file_name, name))
-        refuse_other_size(name, (record.height, record.width), image)
+        record = self._record(number)
+        return self._images.find(record.file_name, self._name(record))
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        """See `Form`."""
+        return self.image(number), self._coco.path
+
+    def labels(self, number: int, size: tuple[int, int]) -> Labels:
+        """See `Form`."""
+        record = self._record(number)
+        refuse_other_size(self._name(record), (record.height, record.width), size)
         instances: dict[str, list[dict[str, Any]]] = {}
         for annotation in self._coco.annotations(int(self._numbers[number])):
             instances.setdefault(self._phrase(annotation), []).append(annotation)
-        return Labelled(name, image, tuple(instances), lambda phrase: self._united(instances[phrase], record))
+        return Labels(self._name(record), tuple(instances), lambda phrase: self._united(instances[phrase], record))
 
-    def _image(self, number: int) -> CocoImage:
+    def _record(self, number: int) -> CocoImage:
         return self._coco.image(int(self._numbers[number]))
+
+    def _name(self, record: CocoImage) -> str:
+        return f"{self._coco.path}, image {record.id}"
 
     def _phrase(self, annotation: dict[str, Any]) -> str:
         category = annotation["category_id"]
@@ -168,12 +190,12 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def refuse_other_size(record: str, size: tuple[int, ...], image: np.ndarray) -> None:
+def refuse_other_size(record: str, size: tuple[int, ...], image: tuple[int, int]) -> None:
     """Raise `DataError` unless (height, width) is that of an image."""
-    if size != image.shape[:2]:
+    if size != image:
         raise DataError(
             record,
-            f"it has {size[0]} x {size[1]} pixels, but its image {image.shape[0]} x {image.shape[1]} after the "
+            f"it has {size[0]} x {size[1]} pixels, but its image {image[0]} x {image[1]} after the "
             "rotation that the image file asks for (EXIF); annotate the image again",
         )
 

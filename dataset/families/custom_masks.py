@@ -11,14 +11,14 @@ import numpy as np
 from dataset.families.custom_forms import (
     FORMS,
     SUFFIXES,
-    Labelled,
+    Labels,
     images_by_stem,
     listed,
     refuse_nothing,
     refuse_other_size,
     stem_of,
 )
-from dataset.images import read_image, read_label_map, read_mask
+from dataset.images import read_label_map, read_mask
 from dataset.masks import IGNORE
 from dataset.readers.labelme import is_ignored, phrase_of
 from utils.errors import DataError
@@ -54,11 +54,19 @@ class PhraseMaskForm:
     def __len__(self) -> int:
         return len(self._masks)
 
-    def read(self, number: int) -> Labelled:
+    def image(self, number: int) -> Path:
+        """See `Form`."""
+        return self._masks[number][0]
+
+    def files(self, number: int) -> tuple[Path, ...]:
         """See `Form`."""
         path, files = self._masks[number]
-        image = read_image(path)
-        return Labelled(str(path), image, tuple(files), lambda phrase: _united(files[phrase], image))
+        return path, *(mask for masks in files.values() for mask in masks)
+
+    def labels(self, number: int, size: tuple[int, int]) -> Labels:
+        """See `Form`."""
+        path, files = self._masks[number]
+        return Labels(str(path), tuple(files), lambda phrase: _united(files[phrase], size))
 
 
 class LabelMapForm:
@@ -72,7 +80,8 @@ class LabelMapForm:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._names = _names(folder / "labels.txt")
+        self._label_names = folder / "labels.txt"
+        self._names = _names(self._label_names)
         images = images_by_stem(folder / "images")
         self._maps: list[tuple[Path, Path, dict[str, list[int]]]] = []
         for path in Bar(_masks_of(folder / "masks"), desc="label maps", delay=2, leave=False):
@@ -84,15 +93,22 @@ class LabelMapForm:
     def __len__(self) -> int:
         return len(self._maps)
 
-    def read(self, number: int) -> Labelled:
+    def image(self, number: int) -> Path:
         """See `Form`."""
-        path, map_path, phrases = self._maps[number]
-        image, label = read_image(path), read_label_map(map_path)
-        refuse_other_size(str(map_path), label.shape, image)
+        return self._maps[number][0]
+
+    def files(self, number: int) -> tuple[Path, ...]:
+        """See `Form`."""
+        path, map_path, _ = self._maps[number]
+        return path, map_path, self._label_names
+
+    def labels(self, number: int, size: tuple[int, int]) -> Labels:
+        """See `Form`."""
+        _, map_path, phrases = self._maps[number]
+        label = read_label_map(map_path)
+        refuse_other_size(str(map_path), label.shape, size)
         ignored = [IGNORE, *(value for value, name in enumerate(self._names) if is_ignored(name))]
-        return Labelled(
-            str(map_path), image, tuple(phrases), lambda phrase: _of(label, phrases[phrase]), _of(label, ignored)
-        )
+        return Labels(str(map_path), tuple(phrases), lambda phrase: _of(label, phrases[phrase]), _of(label, ignored))
 
     def _phrases(self, path: Path) -> dict[str, list[int]]:
         """Values of each phrase in a label map."""
@@ -129,11 +145,11 @@ def _of(label: np.ndarray, values: list[int]) -> np.ndarray:
     return cv2.LUT(label, table).view(bool)
 
 
-def _united(paths: list[Path], image: np.ndarray) -> np.ndarray:
-    united = np.zeros(image.shape[:2], dtype=bool)
+def _united(paths: list[Path], size: tuple[int, int]) -> np.ndarray:
+    united = np.zeros(size, dtype=bool)
     for path in paths:
         mask = read_mask(path)
-        refuse_other_size(str(path), mask.shape, image)
+        refuse_other_size(str(path), mask.shape, size)
         united |= mask
     return united
 

@@ -8,14 +8,15 @@ dropped and "ignore" shapes are left out of evaluation). An image may have furth
 
 from __future__ import annotations
 
+import copy
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset.images import read_image
+from dataset.images import image_size, read_image
 from dataset.masks import IGNORE
 from dataset.readers.labelme import LabelMeFile, parse_labelme
 from dataset.readers.western import decode_western
@@ -103,9 +104,13 @@ class AnnotatedImage:
     path: Path
     annotations: tuple[Annotation, ...]
 
-    def painted(self, annotation: Annotation, image: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 of an annotation: 1 target, 255 ignore."""
-        return annotation.shapes.painted(*image.shape[:2])
+    def painted(self, annotation: Annotation, size: tuple[int, ...]) -> np.ndarray:
+        """(H, W) uint8 of an annotation of the image of (height, width): 1 target, 255 ignore."""
+        return annotation.shapes.painted(*size[:2])
+
+    def files(self) -> tuple[Path, ...]:
+        """Image and annotations."""
+        return self.path, *(Path(annotation.path) for annotation in self.annotations)
 
 
 def _by_stem(files: Iterable[Path]) -> dict[str, Path]:
@@ -194,6 +199,23 @@ class ReasonSeg:
     def __len__(self) -> int:
         return len(self._records)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """See `dataset.checking.Checkable`."""
+        image, annotation = self._records[index]
+        return image.path, Path(annotation.path)
+
+    def check(self, index: int) -> bool:
+        """See `dataset.checking.Checkable`: every annotation is asked about, one without a target's pixel too."""
+        image, annotation = self._records[index]
+        image.painted(annotation, image_size(image.path))
+        return True
+
+    def without(self, indices: Collection[int]) -> ReasonSeg:
+        """See `dataset.checking.Checkable`."""
+        left, leaving = copy.copy(self), set(indices)
+        left._records = [record for index, record in enumerate(self._records) if index not in leaving]
+        return left
+
     def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
         """The first wording of an annotation, asked with the published prompt.
 
@@ -206,7 +228,7 @@ class ReasonSeg:
         """
         record, annotation = self._records[index]
         image = read_image(record.path)
-        painted = record.painted(annotation, image)
+        painted = record.painted(annotation, image.shape)
         text = annotation.texts[0]
         template = evaluation.SENTENCE if annotation.is_sentence else evaluation.PHRASE
         before, after = evaluation.ANSWER
@@ -219,6 +241,11 @@ class ReasonSeg:
             ignore=(painted == IGNORE)[None],
             questions=(Question(text),),
         )
+
+
+def _refuse_untargeted(annotation: Annotation, painted: np.ndarray) -> None:
+    if not (painted == TARGET).any():
+        raise DataError(annotation.path, "no pixel belongs to a target, so there is nothing to learn; add a polygon")
 
 
 @dataclass(frozen=True)
@@ -270,6 +297,24 @@ class ReasonSegTraining:
     def __len__(self) -> int:
         return len(self._images)
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """See `dataset.checking.Checkable`."""
+        return self._images[index].files()
+
+    def check(self, index: int) -> bool:
+        """See `dataset.checking.Checkable`: every query must have a target's pixel."""
+        record = self._images[index]
+        size = image_size(record.path)
+        for annotation in record.annotations:
+            _refuse_untargeted(annotation, record.painted(annotation, size))
+        return True
+
+    def without(self, indices: Collection[int]) -> ReasonSegTraining:
+        """See `dataset.checking.Checkable`."""
+        left, leaving = copy.copy(self), set(indices)
+        left._images = [image for index, image in enumerate(self._images) if index not in leaving]
+        return left
+
     def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Up to `max_queries` conversations about one image, drawn by `rng` alone: first different queries, then
         further wordings of them.
@@ -281,12 +326,9 @@ class ReasonSegTraining:
         image = read_image(record.path)
         queries = self._queries(record, rng)
         asked = list(dict.fromkeys(query.annotation for query in queries if query.kind != "text"))
-        painted = [record.painted(annotation, image) for annotation in asked]
+        painted = [record.painted(annotation, image.shape) for annotation in asked]
         for annotation, mask in zip(asked, painted, strict=True):
-            if not (mask == TARGET).any():
-                raise DataError(
-                    annotation.path, "no pixel belongs to a target, so there is nothing to learn; add a polygon"
-                )
+            _refuse_untargeted(annotation, mask)
         place = {annotation: number for number, annotation in enumerate(asked)}
         turns = [query.turn(place.get(query.annotation, -1), rng) for query in queries]
         empty = np.zeros((0, *image.shape[:2]), dtype=bool)

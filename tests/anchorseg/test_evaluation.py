@@ -304,8 +304,8 @@ def test_a_baseline_without_latents_is_evaluated_alike():
 
 RANK = """
 import sys, torch, torch.distributed as dist
-dist.init_process_group("gloo")
 from tests.anchorseg.test_evaluation import untrained_rows
+dist.init_process_group("gloo")
 rows = untrained_rows()
 if dist.get_rank() == 0:
     open(sys.argv[1], "w").write(rows)
@@ -346,8 +346,13 @@ def scenes(tmp_path_factory):
     return folder
 
 
-def test_a_protocol_that_a_benchmark_does_not_have_is_refused_before_the_model_is_loaded(scenes, capsys):
-    arguments = ["--version", "nowhere", "--dataset_dir", str(scenes), "--protocol", "symmetric"]
+def test_a_protocol_that_a_benchmark_does_not_have_is_refused_before_the_model_is_loaded(
+    trained, scenes, tmp_path, capsys, monkeypatch
+):
+    save_model(*trained, tmp_path / "model")
+    monkeypatch.setattr(eval_reasonseg, "make_evaluator", lambda *_: pytest.fail("the model was loaded"))
+    arguments = ["--version", str(tmp_path / "model"), "--dataset_dir", str(scenes), "--protocol", "symmetric"]
+    arguments += ["--output_dir", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stopped, exit_on_error():
         eval_reasonseg.main(arguments)
     assert stopped.value.code == 2
