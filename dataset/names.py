@@ -13,3 +13,14 @@ SETS: dict[str, tuple[str, ...]] = {
 """The paper's eight families and the datasets of each (Table 9)."""
 
 FAMILIES = (*SETS, "custom")
+
+_UNC, _UMD = ("val", "testA", "testB"), ("val", "test")
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    **{name: tuple(f"{name}|unc|{split}" for split in _UNC) for name in ("refclef", "refcoco", "refcoco+", "grefcoco")},
+    "refcocog": tuple(f"refcocog|umd|{split}" for split in _UMD),
+    "refzom": ("refzom|final|test",),
+    "ReasonSeg": ("ReasonSeg|val", "ReasonSeg|test"),
+    "MultiReasonSeg": ("MultiReasonSeg|val", "MultiReasonSeg|test"),
+    **{name: (f"{name}|val",) for family in ("neg_refer_seg", "correct_refer_seg") for name in SETS[family]},
+}
+"""The usual benchmarks of a dataset."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from anchorseg.official import convert, export
 from utils.errors import exit_on_error
 
 
@@ -25,6 +24,9 @@ def main(argv: list[str] | None = None) -> None:
         "--vision_tower", required=True, help="CLIP folder or hub name: openai/clip-vit-large-patch14-336"
     )
     arguments = parser.parse_args(argv)
+
+    from anchorseg.official import convert, export
+
     if arguments.direction == "official":
         for report in convert(arguments.source, arguments.target, arguments.vision_tower):
             print(report)

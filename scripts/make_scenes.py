@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from dataset.drawn.layouts import FAMILIES, write_layouts
-from dataset.drawn.writer import write_scenes
+from dataset.names import SETS
 from utils.errors import SettingsError, exit_on_error
 
 REASON_SEG = "reason_seg"
-ALL = (REASON_SEG, *FAMILIES)
+ALL = (REASON_SEG, *(family for family in SETS if family != REASON_SEG))
 
 
 def chosen_families(text: str) -> list[str]:
@@ -40,6 +39,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all scenes")
     arguments = parser.parse_args()
     families = chosen_families(arguments.families)
+
+    from dataset.drawn.layouts import write_layouts
+    from dataset.drawn.writer import write_scenes
+
     if REASON_SEG in families:
         counts = {"train": arguments.train, "val": arguments.val, "test": arguments.test}
         written = write_scenes(arguments.dir, counts=counts, seed=arguments.seed)

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from anchorseg.build import choose_trainable, tiny_tokenizer_model
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.presets import preset_config
 from anchorseg.settings import TrainSettings
-from anchorseg.tokens import TokenRegistry, TokenStrings
-from anchorseg.trainable import trainable_groups
 from utils.errors import exit_on_error
 from utils.settings import parse
+
+if TYPE_CHECKING:
+    from anchorseg.modeling import AnchorSegModel
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LLAMA_PIECES = 32_000
@@ -27,6 +24,13 @@ PAPER = {"7b": "306.29 M of 7.77 B (3.94 %)"}
 
 def meta_model(settings: TrainSettings) -> AnchorSegModel:
     """The training model of a preset on the meta device, its tables sized for LLaMA's vocabulary."""
+    import torch
+
+    from anchorseg.build import choose_trainable, tiny_tokenizer_model
+    from anchorseg.modeling import AnchorSegModel
+    from anchorseg.presets import preset_config
+    from anchorseg.tokens import TokenRegistry, TokenStrings
+
     strings = TokenStrings.for_bank(settings.num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
     config = preset_config(settings.size, settings.method(), registry)
@@ -47,6 +51,8 @@ def unused_in_published(model: AnchorSegModel) -> tuple[int, int]:
 
 def table(settings: TrainSettings) -> str:
     """The table, one group a line."""
+    from anchorseg.trainable import trainable_groups
+
     model = meta_model(settings)
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in trainable_groups(model).items()}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

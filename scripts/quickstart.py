@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 
 from utils.errors import OutputExistsError, exit_on_error
 from utils.files import write_json
+from utils.waiting import wait_without_spinning
 
 SCENES = {"train": 3000, "val": 60, "test": 240}
 SCENE_SEED = 0
@@ -89,8 +91,11 @@ def make_anew(root: Path) -> None:
 
 def main() -> None:
     """Do everything, then write and print the summary."""
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart")
+    parser = argparse.ArgumentParser(prog="bash scripts/quickstart.sh", description=__doc__)
+    parser.add_argument("folder", nargs="?", default="runs/quickstart", help="run folder, made anew each time")
+    root = Path(parser.parse_args().folder)
     make_anew(root)
+    wait_without_spinning()  # for all that is called
     data, model, evaluation, pictures = root / "scenes", root / "model", root / "eval", root / "pictures"
     watch = MemoryWatch()
     watch.start()

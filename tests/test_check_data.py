@@ -15,10 +15,11 @@ import pytest
 from dataset.drawn.layouts import FAMILIES as LAYOUTS
 from dataset.drawn.layouts import write_layouts
 from dataset.drawn.writer import write_scenes
+from dataset.examining import examine, lines
 from dataset.expected import EXPECTED, Expected
 from dataset.readers.folder import DataFolder
 from dataset.registry import SETS, FamilyOptions
-from scripts.check_data import examine, lines, main
+from scripts.check_data import main
 from utils.errors import SettingsError
 
 NAMES = [f"{family}/{name}" for family, names in SETS.items() for name in names]
@@ -46,7 +47,10 @@ def check(root, tmp_path_factory, capsys):
 
 
 def states(report):
-    return {name: state for state, name in re.findall(r"^(ready|missing|broken) +(\S+)", report, flags=re.MULTILINE)}
+    return {
+        name: state
+        for state, name in re.findall(r"^(ready|val only|missing|broken) +(\S+)", report, flags=re.MULTILINE)
+    }
 
 
 @contextmanager
@@ -72,8 +76,8 @@ def test_everything_that_is_there_can_train(check, tmp_path):
     assert re.search(r"^ready +custom +1 records$", report, re.MULTILINE)
     assert report.endswith("what is there can train\n")
     picture = cv2.imread(str(sheet))
-    rows = (len(NAMES) + 2) // 2
-    assert picture.shape[0] > 250 * rows and picture.shape[1] > 1200
+    samples = 3 * len(NAMES) + 1
+    assert picture.shape[0] > 250 * (samples // 3) and picture.shape[1] > 1800
     assert (np.abs(picture.astype(int) - (110, 190, 0)) < 3).all(axis=2).sum() > 10_000, "outlines of the truth"
 
 
@@ -88,8 +92,8 @@ def test_each_thing_needed_is_missed(root, tmp_path, name):
         with hidden([root / place for place in need.split(" or ")]):
             finding = examine(name, DataFolder(root, tmp_path), FamilyOptions())
             report = list(lines(name, finding, root))
-        assert report[0] == f"missing  {name}"
-        assert report[1].endswith(f"missing: {need}") and report[2].endswith(f"from: {EXPECTED[name].source}")
+        assert report[0] in (f"missing  {name}", f"val only {name}")
+        assert report[1].endswith(f"missing: {need}") and report[-1].endswith(f"from: {EXPECTED[name].source}")
     assert EXPECTED[name].lacks(root) == []
 
 
@@ -113,8 +117,8 @@ def test_a_mixture_has_the_datasets_of_a_run(root, check):
         assert status == 1 and report.endswith("cannot train: sem_seg/paco_lvis\n")
     status, report = check("--dataset", "refer_seg", "--refer_seg_data", "refcoco|val")
     assert status == 0 and states(report)["refer_seg/refcoco|val"] == "ready"
-    status, report = check("--dataset", "refer_seg", "--refer_seg_data", "refcoco|nowhere")
-    assert status == 1 and states(report)["refer_seg/refcoco|nowhere"] == "broken"
+    status, report = check("--dataset", "refer_seg", "--refer_seg_data", "refclef|nowhere")
+    assert status == 1 and set(states(report)) == {"refer_seg/refclef|nowhere"}
     assert "it has no split nowhere" in report
 
 
@@ -164,9 +168,34 @@ def test_files_that_cannot_be_read_are_told(root, check, tmp_path):
     assert report.endswith("cannot train: sem_seg/ade20k, vqa/llava_instruct_150k\n")
 
 
+def test_data_to_evaluate_on_alone_are_not_broken(root, check, tmp_path):
+    shutil.copytree(root / "reason_seg", tmp_path / "reason_seg")
+    shutil.rmtree(tmp_path / "reason_seg" / "ReasonSeg" / "train")
+    status, report = check(folder=tmp_path)
+    assert status == 0 and states(report)["reason_seg/ReasonSeg|train"] == "val only"
+    assert "Can be evaluated: ReasonSeg|val, ReasonSeg|test" in report
+    assert report.endswith("what is there has nothing to train on, and can be evaluated\n")
+    status, report = check("--dataset", "reason_seg", folder=tmp_path)
+    assert status == 1 and report.endswith("cannot train: reason_seg/ReasonSeg|train\n")
+
+
+def test_custom_speaks_of_custom_alone_and_of_every_record(check, tmp_path):
+    for number in range(30):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), np.full((48, 64, 3), 200, np.uint8))
+        outside = {"shapes": [{"label": "cup", "points": [[90, 90], [99, 90], [99, 99]]}]}
+        (tmp_path / f"{number:02d}.json").write_text(json.dumps(outside if number == 7 else CUSTOM))
+    sheet = tmp_path / "sheet.png"
+    status, report = check("--dataset", "custom", "--custom_data", tmp_path, "--sheet", sheet)
+    assert status == 1 and states(report) == {"custom": "broken"}
+    assert "malformed: 1 known, such as" in report and "07.json" in report
+    assert cv2.imread(str(sheet)).shape[1] > 1800, "three samples beside each other"
+
+
 def test_names_are_checked(check, tmp_path):
     with pytest.raises(SettingsError, match=r"--dataset sem_seg2: no such family; allowed: sem_seg, .*custom"):
         check("--dataset", "vqa||sem_seg2")
+    with pytest.raises(SettingsError, match=r"--refer_seg_data refcocoo: no such dataset; allowed: refclef, refcoco"):
+        check("--dataset", "refer_seg", "--refer_seg_data", "refcoco||refcocoo")
     with pytest.raises(SettingsError, match="--dataset custom needs --custom_data FOLDER"):
         check("--dataset", "custom")
     assert check("--dataset", "custom", "--custom_data", tmp_path)[0] == 1

@@ -10,10 +10,12 @@ import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scripts.parity.checks import check_folder
-from scripts.parity.reference import Row
 from utils.errors import UserError, exit_on_error
+
+if TYPE_CHECKING:
+    from scripts.parity.reference import Row
 
 
 def table(rows: list[Row]) -> str:
@@ -50,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     for folder in (given.folder, given.weights or given.folder):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; give the one that holds the published numbers and config.json")
+
+    from scripts.parity.checks import check_folder
+
     rows = check_folder(given.folder, given.weights)
     failed = sum(row.failed for row in rows)
     passed = sum(row.status == "pass" for row in rows)

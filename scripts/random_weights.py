@@ -1,0 +1,66 @@
+"""A model of a preset's real size without any file: random weights, and the tiny preset's tokenizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from anchorseg.build import tiny_tokenizer_model
+from anchorseg.method import Method
+from anchorseg.modeling import AnchorSegModel
+from anchorseg.presets import preset_config
+from anchorseg.pretrained import uninitialised
+from anchorseg.tokens import TokenRegistry, TokenStrings
+from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
+from dataset.templates import evaluation
+from utils.seeding import seed_torch
+
+LLAMA_PIECES = 32_000
+STD = 0.02
+
+
+def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[AnchorSegModel, TokenRegistry]:
+    """A model of a preset's real size: matrices N(0, 0.02), gains 1, biases 0, drawn in place as `dtype`.
+
+    Args:
+        size: `tiny`, `7b` or `13b`.
+        dtype: of the weights; nothing of another type is allocated on the way.
+        device: where the weights are drawn.
+    """
+    strings = TokenStrings.for_bank(Method().num_latents)
+    base = (
+        LLAMA_PIECES
+        if size != "tiny"
+        else len(TokenRegistry.create(tiny_tokenizer_model(), strings)) - len(strings.all)
+    )
+    added = {token: base + index for index, token in enumerate(strings.all)}
+    registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
+    config = preset_config(size, Method(), registry)
+    seed_torch("real size", size)
+    with uninitialised(dtype), torch.device(device):
+        model = AnchorSegModel(config)
+    for name, parameter in model.named_parameters():
+        _draw(name, parameter)
+    return model.eval(), registry
+
+
+@torch.no_grad()
+def _draw(name: str, parameter: nn.Parameter) -> None:
+    if parameter.ndim > 1:
+        parameter.normal_(0.0, STD)
+    else:
+        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+
+
+def question(image: np.ndarray, query: str, *, forced: bool) -> Sample:
+    """The evaluation prompt for a phrase, with the answer in it or without; the truth is left empty."""
+    before, after = evaluation.ANSWER
+    answer = (before, TargetSlot(0), after) if forced else None
+    return Sample(
+        record="photo",
+        image=image,
+        conversations=(Conversation((Turn(evaluation.PHRASE.format(text=query), answer),)),),
+        masks=np.zeros((1, *image.shape[:2]), dtype=bool),
+        questions=(Question(query),),
+    )
