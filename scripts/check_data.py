@@ -1,7 +1,7 @@
 """Which datasets can train, what is missing and where it comes from: `python -m scripts.check_data DATA`.
 
 `--dataset "sem_seg||refer_seg"` asks whether that mixture can train, and speaks of nothing else; the flags that choose
-its datasets are those of train_ds.py. The exit status is 0 if it can. `--sheet sheet.png` draws samples of each dataset.
+its datasets are those of train_ds.py. The exit status is 0 if it can. `--sheet sheet.png` draws samples of each.
 """
 
 from __future__ import annotations
