@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from anchorseg import lisa_flags
 from utils.errors import exit_on_error
 from utils.files import make_folder
 from utils.pictures import save_picture
@@ -44,7 +45,9 @@ class EvalSettings:
         "none", help="quantise the language model's linear layers (needs bitsandbytes); scores change"
     )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
-    workers: int = setting(4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0)
+    workers: int = setting(
+        4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0, maximum=256
+    )
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
     compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use")
@@ -85,7 +88,7 @@ def draw(prediction: Prediction, folder: Path, limit: int) -> None:
 
 def main(argv: list[str]) -> None:
     """Read the settings, then evaluate; torch takes seconds to import, and waits until the flags are right."""
-    settings = parse(EvalSettings, argv, description=__doc__)
+    settings = parse(EvalSettings, argv, description=__doc__, elsewhere=lisa_flags.EVALUATION)
     if settings.device == "cpu":  # read when torch is imported
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     wait_without_spinning()

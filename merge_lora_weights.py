@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from anchorseg import lisa_flags
 from utils.errors import CheckpointError, exit_on_error
 from utils.files import new_folder, refuse_existing, write_json
 from utils.settings import parse, setting
@@ -25,7 +26,7 @@ class MergeSettings:
 
 def main(argv: list[str]) -> None:
     """Read the settings, then merge; torch waits until the flags are right."""
-    merge(parse(MergeSettings, argv, description=__doc__))
+    merge(parse(MergeSettings, argv, description=__doc__, elsewhere=lisa_flags.MERGING))
 
 
 def merge(settings: MergeSettings) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anchorseg import lisa_flags
 from anchorseg.settings import TrainSettings
 from utils.errors import SettingsError, exit_on_error
 from utils.run_lock import run_lock
@@ -30,7 +31,7 @@ def check_run_folder(settings: TrainSettings, folder: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Read the settings, then train; torch and DeepSpeed take seconds to import, and wait until the flags are right."""
-    settings = parse(TrainSettings, argv, preset_dir=PRESETS, description=__doc__)
+    settings = parse(TrainSettings, argv, preset_dir=PRESETS, description=__doc__, elsewhere=lisa_flags.TRAINING)
     folder = Path(settings.log_base_dir) / settings.exp_name
     check_run_folder(settings, folder)
     if settings.device == "cpu":  # read when torch and DeepSpeed are imported

@@ -21,6 +21,7 @@ from model.lora import add_lora, add_token_rows
 from model.quantised import Quantisation, quantisation_config
 from utils.distributed import is_main
 from utils.errors import CheckpointError
+from utils.files import share_files
 from utils.loading import local_folder
 from utils.seeding import seed_torch
 from utils.settings import as_flag
@@ -130,6 +131,7 @@ def save_model(model: AnchorSegModel, registry: TokenRegistry, folder: str | Pat
     model.save_pretrained(folder)
     model.config.generation_settings().save_pretrained(folder)
     registry.save(folder)
+    share_files(Path(folder))
 
 
 def _with_training_options(model: AnchorSegModel, settings: TrainSettings) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from anchorseg.config import AnchorSegConfig
 from anchorseg.method import INFERENCE_OPTIONS, Method
 from anchorseg.model_folder import module_name
+from anchorseg.model_folder import read_config as read_model_config
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.official_names import (
     GATE,
@@ -46,7 +47,7 @@ from model.llava_files import (
 )
 from model.sam_files import infer_sizes
 from utils.errors import CheckpointError
-from utils.files import new_folder, refuse_existing, write_json
+from utils.files import new_folder, refuse_existing, share_files, write_json
 from utils.loading import LoadReport, local_folder, match
 from utils.tensor_files import TensorFiles, index_file
 
@@ -101,6 +102,7 @@ def convert(source: str | Path, target: str | Path, vision_tower: str | Path) ->
         config.generation_settings().save_pretrained(folder)
         registry.save(folder)
         _keep_the_rest(source, files, kept, folder / SIDE_FOLDER)
+        share_files(folder)
     return report, clip_report
 
 
@@ -123,7 +125,7 @@ def export(source: str | Path, target: str | Path) -> int:
     """
     source, target = Path(source), Path(target)
     refuse_existing(target)
-    config = AnchorSegConfig.from_pretrained(source)
+    config = read_model_config(source)
     _refuse_other_methods(config.method_settings, source)
     files = TensorFiles(source)
     own = {name: module_name(name) for name in files}
@@ -137,6 +139,7 @@ def export(source: str | Path, target: str | Path) -> int:
         registry = TokenRegistry.load(source, config.token_strings)
         registry.renamed(TokenStrings.released(config.method_settings.num_latents)).save_published(folder)
         write_json(folder / "config.json", _official_config(config))
+        share_files(folder)
     return len(tensors)
 
 

@@ -82,7 +82,7 @@ def _sam_sizes(settings: TrainSettings) -> SamSizes:
 
 def _required(value: str | None, flag: str, what: str) -> str:
     if not value:
-        raise CheckpointError(f"{flag} is needed for this preset: give {what} (README, section Weights)")
+        raise CheckpointError(f"{flag} is needed for this preset: give {what} (README, section Train 7B and 13B)")
     return value
 
 

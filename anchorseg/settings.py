@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from anchorseg.method import LossWeights, Method
@@ -96,7 +97,9 @@ class TrainSettings:
     cache_gigabytes: float = setting(
         200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0, group=DATA
     )
-    workers: int = setting(4, help="data loading processes of each rank; 0 loads in the process", minimum=0, group=DATA)
+    workers: int = setting(
+        4, help="data loading processes of each rank; 0 loads in the process", minimum=0, maximum=256, group=DATA
+    )
 
     epochs: int = setting(120, help="epochs", minimum=1, group=TRAINING)
     steps_per_epoch: int = setting(10_000, help="optimiser steps of an epoch", minimum=1, group=TRAINING)
@@ -153,7 +156,7 @@ class TrainSettings:
 
     exp_name: str = setting("anchorseg", help="name of the run", group=RUN)
     log_base_dir: str = setting("./runs", help="folder of all runs", group=RUN)
-    seed: int = setting(42, help="of weights, data order and dropout", minimum=0, group=RUN)
+    seed: int = setting(42, help="of weights, data order and dropout", minimum=0, maximum=2**63 - 1, group=RUN)
     resume: bool = setting(False, help="go on from the run's latest checkpoint, or begin if it has none", group=RUN)
     no_eval: bool = setting(False, help="no validation during training", group=RUN)
     eval_interval: int = setting(
@@ -186,6 +189,11 @@ class TrainSettings:
                 "trains the encoder; use --train_scope paper, or leave --cache_features out"
             )
         self.method()
+        self.lora()
+        if not self.exp_name.strip() or Path(self.exp_name).is_absolute() or ".." in Path(self.exp_name).parts:
+            raise ValueError(
+                f"--exp_name {self.exp_name!r} must be the name of a folder inside --log_base_dir, such as anchorseg-7b"
+            )
 
     def _check_memory(self) -> None:
         """Refuse memory options that do not go together."""

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from anchorseg import lisa_flags
 from anchorseg.settings import TrainSettings
 from eval_reasonseg import EvalSettings
 from merge_lora_weights import MergeSettings
+from utils.errors import SettingsError
+from utils.settings import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -73,3 +76,40 @@ def test_modules_and_scripts_in_commands_exist(path):
         assert importlib.util.find_spec(module), module
     for script in re.findall(r"bash (scripts/\w+\.sh)", path.read_text()):
         assert (ROOT / script).is_file(), script
+
+
+def test_the_tables_of_lisas_flags_are_those_of_the_refusals():
+    text = (ROOT / "docs" / "from_lisa.md").read_text()
+    rows = {line.replace("\\|", "|") for line in text.splitlines() if line.startswith("| `--")}
+    tables = (lisa_flags.TRAINING, lisa_flags.EVALUATION, lisa_flags.MERGING)
+    assert rows == {f"| `--{flag}` | {here} |" for table in tables for flag, here in table.items()}
+
+
+@pytest.mark.parametrize(
+    ("program", "table"),
+    [
+        ("train_ds.py", lisa_flags.TRAINING),
+        ("eval_reasonseg.py", lisa_flags.EVALUATION),
+        ("merge_lora_weights.py", lisa_flags.MERGING),
+    ],
+)
+def test_flags_of_lisa_are_refused_with_what_to_give_here(program, table):
+    fields = {field.name for field in dataclasses.fields(PROGRAMS[program])}
+    for flag, here in table.items():
+        assert flag not in fields
+        for named in re.findall(r"^--(\w+)", here):
+            assert named in fields, flag
+        with pytest.raises(SettingsError) as refused:
+            parse(PROGRAMS[program], [f"--{flag}", "1"], elsewhere=table, preset_dir=ROOT / "configs")
+        assert str(refused.value) == f"--{flag} is a flag of LISA's; here: {here} (docs/from_lisa.md)."
+
+
+def test_sections_of_the_readme_that_messages_name_exist():
+    headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    named = {
+        name
+        for package in ("anchorseg", "dataset", "model", "utils", "scripts")
+        for path in (ROOT / package).rglob("*.py")
+        for name in re.findall(r"README, section ([\w ]+)", path.read_text())
+    }
+    assert named and named <= set(headings)

@@ -192,6 +192,15 @@ def make_folder(folder: str | Path, flag: str) -> Path:
     return folder
 
 
+def share_files(folder: Path) -> None:
+    """Give the files of a folder the permissions of the umask; some libraries write them for the user alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~umask)
+
+
 def file_digest(path: Path) -> str:
     """Digest of a file's content, read in parts."""
     total = hashlib.blake2b(digest_size=16)

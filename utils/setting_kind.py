@@ -7,8 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from utils.shown import shown
+
 _NOUNS = {int: "whole number", float: "number", str: "text", bool: "switch"}
 _BOUND_WORDS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
+
+
+_MOST_BITS = 64
+"""Of a whole number; no setting means more."""
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text can be a path, and be written: no NUL, and no half of a surrogate pair."""
+    return "\0" not in text and text.encode("utf-8", "replace").decode() == text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +74,7 @@ class Kind:
 
     def refusal(self, name: str, value: object, *, from_json: bool = False) -> str:
         """The sentence for a value that is not allowed."""
-        return f"{name} is {value!r}; it must be {self.describe(from_json=from_json)}."
+        return f"{name} is {shown(value)}; it must be {self.describe(from_json=from_json)}."
 
     def _element_from_text(self, text: str) -> Any:
         if self.base is bool:
@@ -77,6 +88,10 @@ class Kind:
 
     def _allowed(self, value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
+            self._refuse()
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            self._refuse()
+        if isinstance(value, str) and not _is_plain(value):
             self._refuse()
         if self.choices and value not in self.choices:
             self._refuse()

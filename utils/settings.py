@@ -138,6 +138,7 @@ def parse(
     *,
     preset_dir: str | Path | None = None,
     description: str | None = None,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> T:
     """Resolve the settings of a program: defaults, then the preset file, then flags, the later winning.
 
@@ -148,6 +149,7 @@ def parse(
             `--local_rank` is dropped.
         preset_dir: folder of the presets.
         description: first paragraph of `--help`.
+        elsewhere: flags of other programs, without dashes, and what to give here in their place.
 
     Raises:
         SettingsError: for an unknown flag, preset or key, a value not allowed, or a missing required flag.
@@ -158,7 +160,7 @@ def parse(
     add_arguments(parser, cls)
     given, unknown = parser.parse_known_args(_without_launcher_flags(argv, cls))
     if unknown:
-        raise SettingsError(_unknown_flag(unknown, cls, parser.prog))
+        raise SettingsError(_unknown_flag(unknown, cls, parser.prog, elsewhere or {}))
     flags = vars(given)
     preset = _preset_values(cls, flags, preset_dir)
     missing = [name for name in _required(cls) if name not in flags and name not in preset]
@@ -183,7 +185,7 @@ def _without_launcher_flags(argv: Sequence[str] | None, cls: type) -> list[str] 
     return kept
 
 
-def _unknown_flag(unknown: Sequence[str], cls: type, program: str) -> str:
+def _unknown_flag(unknown: Sequence[str], cls: type, program: str, elsewhere: Mapping[str, str]) -> str:
     flag = next((word for word in unknown if word.startswith("-")), None)
     listing = f"`{program} --help` lists every flag."
     if flag is None:
@@ -192,6 +194,8 @@ def _unknown_flag(unknown: Sequence[str], cls: type, program: str) -> str:
             f"and a switch is --name or --no_name alone. {listing[0].upper() + listing[1:]}"
         )
     name = flag.split("=", 1)[0]
+    if name.lstrip("-") in elsewhere:
+        return f"{name} is a flag of LISA's; here: {elsewhere[name.lstrip('-')]} (docs/from_lisa.md)."
     kinds = _kinds(cls)
     names = [*kinds, *(f"no_{field}" for field, kind in kinds.items() if kind.is_switch)]
     return f"There is no flag {name}{_closest(name.lstrip('-').replace('-', '_'), names, '--')} {listing}"
