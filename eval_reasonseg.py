@@ -44,6 +44,9 @@ class EvalSettings:
     load_in: Literal["none", "8bit", "4bit"] = setting(
         "none", help="quantise the language model's linear layers (needs bitsandbytes); scores change"
     )
+    padding_attention: Literal["model", "zero", "plain"] = setting(
+        "model", help="attention output of padding patches: as the model was trained, or in its place zero or plain"
+    )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     workers: int = setting(
         4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0, maximum=256
@@ -152,7 +155,12 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
     from anchorseg.evaluation import Evaluator
     from anchorseg.feature_cache import open_cache
 
-    model, registry = load_model(folder, dtype=DTYPES.get(settings.precision, "auto"), quantisation=settings.load_in)
+    model, registry = load_model(
+        folder,
+        dtype=DTYPES.get(settings.precision, "auto"),
+        quantisation=settings.load_in,
+        padding_attention=settings.padding_attention,
+    )
     model = model.to(device)
     if settings.compile_sam:
         model.sam.image_encoder.compile()

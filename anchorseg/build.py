@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -26,6 +27,7 @@ from utils.loading import local_folder
 from utils.seeding import seed_torch
 from utils.settings import as_flag
 
+PaddingAttention = Literal["model", "zero", "plain"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 VOCABULARY_LAYERS = tuple(name.removesuffix(".weight") for name in VOCABULARY_TABLES)
 
@@ -103,6 +105,7 @@ def load_model(
     *,
     dtype: torch.dtype | str = "auto",
     quantisation: Quantisation = "none",
+    padding_attention: PaddingAttention = "model",
     **kwargs: object,
 ) -> tuple[AnchorSegModel, TokenRegistry]:
     """A saved model, in evaluation mode, and its tokenizer.
@@ -111,6 +114,8 @@ def load_model(
         folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, or a hub name.
         dtype: of the weights; "auto" keeps that of the files.
         quantisation: of the language model's projections; a quantised model is for inference.
+        padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
+            published training and evaluation zero it, the published demos do not.)
         kwargs: as `AnchorSegModel.from_pretrained` takes them.
 
     Raises:
@@ -123,6 +128,8 @@ def load_model(
     registry = TokenRegistry.load(folder, config.token_strings)
     model_folder.check_ids(folder, token_ids(registry), config)
     model = AnchorSegModel.from_pretrained(folder, dtype=dtype, quantization_config=quantised, **kwargs)
+    if padding_attention != "model":
+        model.method = replace(model.method, padding_attention=padding_attention)
     return model.eval(), registry
 
 

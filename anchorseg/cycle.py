@@ -156,6 +156,7 @@ def mask_to_token(
     kernel: int = MASK_TO_TOKEN_KERNEL,
     sigma: float = SIGMA,
     target_sampling: Literal["nearest", "area"] = "nearest",
+    target_precision: Literal["float32", "bf16"] = "float32",
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
     ignore: Tensor | None = None,
@@ -170,6 +171,7 @@ def mask_to_token(
         kernel: side of the target's Gaussian, in patches.
         sigma: standard deviation of the target's Gaussian, in patches.
         target_sampling: how a mask reaches the grid, see `utils.geometry.masks_to_tokens`.
+        target_precision: type that the softened target is rounded to.
         scale: factor that turns a response into a logit.
         shift: summand that turns a response into a logit.
         ignore: boolean (H, W) or (n, H, W); a patch is left out if at least half of it is ignored.
@@ -184,6 +186,8 @@ def mask_to_token(
     grid = geometry.grid_side(responses.shape[1])
     coarse = geometry.masks_to_tokens(masks, view_side, grid, mode=target_sampling)
     targets = gaussian_target(coarse, kernel, sigma)
+    if target_precision == "bf16":
+        targets = targets.bfloat16().float()
     logits = _as_logits(responses, scale, shift).unflatten(1, (grid, grid))
     left_out = None if patch_valid is None else ~patch_valid.unflatten(0, (grid, grid))
     if ignore is not None:

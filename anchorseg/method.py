@@ -35,6 +35,10 @@ class Method:
     """Deviation, in patches, of the Gaussian that softens the mask-to-token target (7 on the paper's 24 x 24 grid)."""
     token_target: Literal["nearest", "area"] = "nearest"
     """How a mask reaches the patch grid: the nearest pixel, or area pooling, which keeps small objects."""
+    token_target_precision: Literal["float32", "bf16"] = "float32"
+    """Type that the softened mask-to-token target is rounded to; the published code rounds to bf16 in every run."""
+    sam_position_precision: Literal["float32", "weights"] = "float32"
+    """Type in which SAM's encoding of positions is computed; the published code takes that of the weights."""
     cycle_scale: float = 1.0
     """Both directions use scale * r + shift as the logit; published 1 and 0 confine it to [0, 1]."""
     cycle_shift: float = 0.0
@@ -66,6 +70,7 @@ INFERENCE_OPTIONS = (
     "clip_statistics",
     "padding_attention",
     "prior_range",
+    "sam_position_precision",
 )
 """Fields of `Method` that trained weights depend on; the others decide how to train only."""
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from anchorseg.config import AnchorSegConfig
-from anchorseg.method import INFERENCE_OPTIONS
 from anchorseg.official_names import NETWORK
 from model.llava_files import from_transformers
 from utils.errors import CheckpointError
@@ -22,11 +21,13 @@ from utils.tensor_files import TensorFiles
 
 TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
 SECTIONS = ("llava_config", "sam", "method", "tokens", "token_ids")
+_ALWAYS_SAID = ("num_latents", "contextual_queries", "spatial_prior", "inject_prior", "clip_statistics")
 _LARGEST_SIZE = 1 << 20
 """No width, count or id of a configuration is larger."""
 _DEPTHS, _MOST_LAYERS = ("num_hidden_layers", "encoder_depth", "decoder_depth"), 1000
 _LOADERS = ("attn_implementation", "_attn_implementation", "experts_implementation", "auto_map", "custom_pipelines")
 """Keys by which a configuration makes transformers fetch kernels or code."""
+_DTYPES = ("float32", "bfloat16", "float16")
 LARGE = 2_000_000_000
 """Bytes of weights from which on a model does not answer on a CPU in reasonable time."""
 
@@ -73,10 +74,12 @@ def read_config(folder: Path) -> AnchorSegConfig:
             raise _unusable(path, f"{key} is {shown(value)}, larger than any size of a model")
         if name in _DEPTHS and isinstance(value, int) and not 1 <= value <= _MOST_LAYERS:
             raise _unusable(path, f"{key} is {value}; allowed: 1 to {_MOST_LAYERS}")
+    if values.get("dtype") not in (None, *_DTYPES):
+        raise _unusable(path, f"dtype is {shown(values['dtype'])}; allowed: {', '.join(_DTYPES)}")
     for section in SECTIONS:
         if not isinstance(values.get(section), dict) or not values[section]:
             raise _unusable(path, f"{section} is {shown(values.get(section))}, but must be an object with its settings")
-    absent = [name for name in INFERENCE_OPTIONS if name not in values["method"]]
+    absent = [name for name in _ALWAYS_SAID if name not in values["method"]]
     if absent:
         raise _unusable(path, f"method does not say {', '.join(absent)}, which the weights depend on")
     with refused_values(path):

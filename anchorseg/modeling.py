@@ -118,7 +118,7 @@ class AnchorSegModel(PreTrainedModel):
         self.method = config.method_settings
         self.width: int = config.llava_config.text_config.hidden_size
         self.llava = LlavaBackbone(config.llava_config)
-        self.sam = SamBackbone(config.sam_sizes)
+        self.sam = SamBackbone(config.sam_sizes, self.method.sam_position_precision)
         self.query_bank = QueryBankProjector(
             self.width,
             config.sam_sizes.prompt_width,

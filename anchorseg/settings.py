@@ -151,6 +151,12 @@ class TrainSettings:
     token_target: Literal["nearest", "area"] = setting(
         "nearest", help="how a mask reaches the patch grid", group=METHOD
     )
+    token_target_precision: Literal["float32", "bf16"] = setting(
+        "float32", help="type that the mask-to-token target is rounded to; published: bf16", group=METHOD
+    )
+    sam_position_precision: Literal["float32", "weights"] = setting(
+        "float32", help="type of SAM's encoding of positions; published: that of the weights", group=METHOD
+    )
     cycle_scale: float = setting(1.0, help="cycle logits are scale * r + shift", above=0, group=METHOD)
     cycle_shift: float = setting(0.0, help="cycle logits are scale * r + shift", group=METHOD)
 

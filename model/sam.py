@@ -13,7 +13,7 @@ import types
 from dataclasses import dataclass, fields
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,13 +128,19 @@ def _mask_decoder(sizes: SamSizes) -> nn.Module:
 
 
 class SamBackbone(nn.Module):
-    """SAM's parts, called so that one feature map serves all targets of its image, batched over images."""
+    """SAM's parts, called so that one feature map serves all targets of its image, batched over images.
+
+    Args:
+        sizes: of the parts.
+        positions: type in which the encoding of positions is computed, float32 or that of the weights.
+    """
 
     NUM_MASK_TOKENS = 4
 
-    def __init__(self, sizes: SamSizes) -> None:
+    def __init__(self, sizes: SamSizes, positions: Literal["float32", "weights"] = "float32") -> None:
         super().__init__()
         self.sizes = sizes
+        self.positions = positions
         self.image_encoder: Any = _image_encoder(sizes)
         self.prompt_encoder: Any = _prompt_encoder(sizes)
         self.mask_decoder: Any = _mask_decoder(sizes)
@@ -159,9 +165,11 @@ class SamBackbone(nn.Module):
         return embedding.expand(count, -1, self.sizes.grid, self.sizes.grid)
 
     def position_encoding(self) -> Tensor:
-        """SAM's encoding of the grid's positions, (1, C, G, G) float32 whatever the type of the weights."""
-        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()
-        centres = (torch.arange(self.sizes.grid, device=matrix.device) + 0.5) / self.sizes.grid * 2 - 1
+        """SAM's encoding of the grid's positions, (1, C, G, G), in the type that was chosen."""
+        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        matrix = matrix.float() if self.positions == "float32" else matrix
+        centres = (torch.arange(self.sizes.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.sizes.grid
+        centres = 2 * centres - 1
         columns_and_rows = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
         angles = 2 * math.pi * (columns_and_rows @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1).permute(2, 0, 1).unsqueeze(0)

@@ -19,6 +19,12 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model folder written by merge_lora_weights.py")
     parser.add_argument("--out", default="prediction.png", help="picture to write")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu; auto: a GPU where there is one")
+    parser.add_argument(
+        "--padding_attention",
+        choices=("model", "zero", "plain"),
+        default="model",
+        help="attention output of padding patches: as the model was trained; plain: as in the published demos",
+    )
     ask(parser.parse_args())
 
 
@@ -33,10 +39,16 @@ def ask(arguments: argparse.Namespace) -> None:
     image = read_image(arguments.image)
 
     from anchorseg import AnchorSegPredictor
+    from anchorseg.model_folder import is_large
     from utils import drawing
-    from utils.machine import chosen_device
+    from utils.loading import local_folder
+    from utils.machine import chosen_device, refuse_without_gpu
 
-    predictor = AnchorSegPredictor.from_pretrained(arguments.model, device=chosen_device(arguments.device))
+    device = chosen_device(arguments.device)
+    refuse_without_gpu(wanted=arguments.device == "auto" and is_large(local_folder(arguments.model, "--model")))
+    predictor = AnchorSegPredictor.from_pretrained(
+        arguments.model, device=device, padding_attention=arguments.padding_attention
+    )
     predictor.set_image(image)
     answer = predictor.predict(arguments.query, kind=arguments.kind)
     print(f"prompt: {answer.prompt}")

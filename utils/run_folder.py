@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.distributed import all_gather_objects, is_main
 from utils.environment import describe_environment
-from utils.errors import CheckpointError, DataError
+from utils.errors import CheckpointError, DataError, OutputError
 from utils.files import read_bytes, read_json, to_json, write_json, write_text
 
 METRICS_FILE = "metrics.jsonl"
@@ -118,13 +118,22 @@ class RunFolder:
             step: optimizer step, from 1; 0 is before training.
             values: by tag, e.g. ``{"train/loss": 0.7, "val/giou": 0.61}``; text, and numbers that are not
                 finite, are kept in the JSON line only.
+
+        Raises:
+            OutputError: if they cannot be written.
         """
         if not self._writes:
             return
         plain = to_json(values)
         line = {"step": int(step), "time": round(time.time(), 3), **plain}
-        with open(self.path / METRICS_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        path = self.path / METRICS_FILE
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{path} cannot be written ({error.strerror}); mend that, then go on with --resume"
+            ) from error
         for tag, value in plain.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(tag, value, global_step=int(step))

@@ -83,7 +83,7 @@ class Kind:
 
     def _element_from_json(self, value: Any) -> Any:
         if self.base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            return float(value) if value.bit_length() < 1000 else self._refuse()
         return value if type(value) is self.base else self._refuse()
 
     def _allowed(self, value: Any) -> Any:

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from anchorseg.build import build_for_training, save_model
+from anchorseg import cycle
+from anchorseg.build import build_for_training, load_model, save_model
+from anchorseg.cycle import gaussian_target
 from anchorseg.data import make_collator
+from anchorseg.losses import mask_loss
 from anchorseg.method import INFERENCE_OPTIONS, LossWeights, Method
 from anchorseg.objective import Objective
 from anchorseg.settings import TrainSettings
@@ -18,6 +21,7 @@ from dataset.families.reason_seg import ReasonSegTraining
 from dataset.mixture import Mixture
 from dataset.sample import Conversation, Turn
 from tests.conftest import make_batch, make_model, make_sample
+from utils import geometry
 from utils.errors import CheckpointError
 
 
@@ -104,6 +108,7 @@ def test_a_conversation_too_long_is_counted_as_a_bad_record():
 @pytest.mark.parametrize("name", INFERENCE_OPTIONS)
 def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
     other = {"num_latents": 3, "clip_statistics": "sam", "padding_attention": "plain", "prior_range": "valid"}
+    other |= {"sam_position_precision": "weights"}
     method = {**dataclasses.asdict(Method()), "token_to_mask": False, "mask_to_token": False, "inject_prior": False}
     model, registry = make_model(Method(**method))
     save_model(model, registry, tmp_path / "model")
@@ -114,3 +119,48 @@ def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
         build_for_training(changed)
     later = dataclasses.replace(settings, void_pixels="ignore", cycle_scale=10.0)
     assert build_for_training(later)[0].method.void_pixels == "ignore"
+
+
+def test_the_target_of_the_tokens_may_be_rounded_as_published():
+    ours, *_ = terms(Method(), make_sample(0))
+    published, output, batch = terms(Method(token_target_precision="bf16"), make_sample(0))
+    changed = {name for name in ours if ours[name] != published[name]}
+    assert changed and changed <= {"m2t_bce", "m2t_dice"}
+    assert all(published[name] == pytest.approx(ours[name], rel=6.5e-3) for name in changed)
+    masks = batch.target_truth(0)
+    grid = gaussian_target(geometry.masks_to_tokens(masks, 96, 8), cycle.MASK_TO_TOKEN_KERNEL).bfloat16().float()
+    responses = output.segmentation.prior.responses[: len(masks)]
+    loss = mask_loss(responses.unflatten(1, (8, 8)), grid)
+    found = cycle.mask_to_token(responses, masks, 96, target_precision="bf16")
+    assert torch.equal(found.bce, loss.bce) and torch.equal(found.dice, loss.dice)
+
+
+def test_positions_of_sam_are_encoded_in_the_type_that_is_chosen():
+    model, _ = make_model(Method(sam_position_precision="weights"))
+    ours, _ = make_model()
+    assert torch.equal(model.sam.position_encoding(), ours.sam.position_encoding())  # float32 weights
+    both = [chosen.sam.bfloat16().position_encoding() for chosen in (model, ours)]
+    assert [encoding.dtype for encoding in both] == [torch.bfloat16, torch.float32]
+    # As segment-anything's own module computes it in that type.
+    own = model.sam.prompt_encoder.pe_layer
+    size = model.sam.sizes.grid
+    places = torch.ones(size, size, dtype=torch.bfloat16)
+    rows, columns = ((places.cumsum(axis) - 0.5) / size for axis in (0, 1))
+    assert torch.equal(both[0][0], own._pe_encoding(torch.stack([columns, rows], dim=-1)).permute(2, 0, 1))
+    assert 0 < (both[0].float() - both[1]).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("trained", ["zero", "plain"])
+def test_padding_patches_may_be_read_otherwise_than_trained(tmp_path, trained):
+    save_model(*make_model(Method(padding_attention=trained)), tmp_path)
+    other = {"zero": "plain", "plain": "zero"}[trained]
+    methods = {chosen: load_model(tmp_path, padding_attention=chosen)[0].method for chosen in ("model", trained, other)}
+    assert methods["model"] == methods[trained] == Method(padding_attention=trained)
+    assert methods[other] == Method(padding_attention=other)
+    states = []
+    for chosen in (trained, other):
+        model, registry = load_model(tmp_path, padding_attention=chosen)
+        batch = make_batch(model, registry, [make_sample(0, size=(30, 80))])
+        with torch.no_grad():
+            states.append(model.read(batch))
+    assert not torch.allclose(*states)
