@@ -1,8 +1,9 @@
 """Scoring: from the masks that answer a question to a row, and from the rows of a benchmark to its scores.
 
 A benchmark names one of six scorings. `reason` (ReasonSeg): gIoU and cIoU. `refer` (RefCOCO, +, g): boxes and
-precision of masks as well. `gres` (gRefCOCO) and `zom` (Ref-ZOM): phrases may have no target. `muse` (MUSE): several
-targets, each with a mask of its own. `see` (R- and FP-RefCOCO): whether the model says rightly that there is a target.
+precision of masks as well, and, where the model writes its answers, the share of phrases that it draws a mask for.
+`gres` (gRefCOCO) and `zom` (Ref-ZOM): phrases may have no target. `muse` (MUSE): several targets, each with a mask of
+its own. `see` (R- and FP-RefCOCO, false-premise ReasonSeg): whether the model says rightly that there is a target.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ class Row:
         return [metrics.TargetScore(intersection=both, union=either) for both, either in self.pairs]
 
     @property
+    def drawn_pixels(self) -> int:
+        """Pixels of the one mask that answers the question, ignored ones left out."""
+        return sum(both + either for both, either in self.pairs) - self.truth_pixels
+
+    @property
     def iou(self) -> float | None:
         """Mean IoU of the pairs; None if nothing was wanted and nothing drawn in MUSE."""
         return metrics.giou(self.overlaps) if self.pairs else None
@@ -136,8 +142,10 @@ def _overlap_scores(rows: Sequence[Row]) -> Scores:
 def _refer_scores(rows: Sequence[Row]) -> Scores:
     boxes = [row.box_iou for row in rows if row.box_iou is not None]
     ious = [overlap.iou for row in rows for overlap in row.overlaps]
+    written = [row for row in rows if row.answer is not None]
     return {
         **_overlap_scores(rows),
+        "see_acc": metrics.share(row.found and row.drawn_pixels > 0 for row in written) if written else None,
         "p_box_0.5": metrics.precision(boxes, 0.5),
         "mean_box_iou": metrics.mean(boxes),
         **{f"p_{threshold}": metrics.precision(ious, threshold) for threshold in PRECISION_THRESHOLDS},

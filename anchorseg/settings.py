@@ -71,6 +71,10 @@ class TrainSettings:
     correct_refer_seg_data: str = setting(
         "fprefcoco||fprefcoco+||fprefcocog", help="datasets of correct_refer_seg", group=DATA
     )
+    fp_refer_seg_data: str = setting(
+        "refclef||refcoco||refcoco+||refcocog", help="datasets of fp_refer_seg", group=DATA
+    )
+    fp_reason_seg_data: str = setting("fpReasonSeg|train", help="split of fp_reason_seg", group=DATA)
     vqa_data: str = setting("llava_instruct_150k", help="datasets of vqa", group=DATA)
     reason_seg_data: str = setting("ReasonSeg|train", help="ReasonSeg splits to train on, joined by _", group=DATA)
     reason_seg_plus_data: str = setting(

@@ -104,6 +104,15 @@ EXPECTED: Mapping[str, Expected] = MappingProxyType(
         "correct_refer_seg/fprefcoco": _refer("fprefcoco", "refs(berkeley_exclude_unified).p", _SESAME, 16_990),
         "correct_refer_seg/fprefcoco+": _refer("fprefcoco+", "refs(berkeley_exclude_unified).p", _SESAME, 16_990),
         "correct_refer_seg/fprefcocog": _refer("fprefcocog", "refs(berkeley_exclude_unified).p", _SESAME, 21_900),
+        **{
+            f"fp_refer_seg/{name}": _refer(name, f"refs({split_by}_exclude_unified).p", _SESAME, records, images=images)
+            for name, split_by, records, images in (
+                ("refclef", "unc", 17_980, "refer_seg/images/saiapr_tc-12"),
+                ("refcoco", "unc", 15_100, _TRAIN2014),
+                ("refcoco+", "unc", 15_100, _TRAIN2014),
+                ("refcocog", "umd", 20_040, _TRAIN2014),
+            )
+        },
         "vqa/llava_instruct_150k": Expected(
             ("llava_dataset/llava_instruct_150k.json", _TRAIN2017),
             f"hub: liuhaotian/LLaVA-Instruct-150K; {_COCO}",
@@ -113,6 +122,9 @@ EXPECTED: Mapping[str, Expected] = MappingProxyType(
             ("reason_seg/ReasonSeg/train",),
             "https://github.com/dvlab-research/LISA, section Dataset",
             239,
+        ),
+        "fp_reason_seg/fpReasonSeg|train": Expected(
+            ("reason_seg/fpReasonSeg/train or reason_seg/ReasonSeg/train",), _SESAME, 239
         ),
         "reason_seg_plus/instance_seg": _lisa_plus("Instance_Seg", 58_500),
         "reason_seg_plus/cot": _lisa_plus("COT", 3_040),

@@ -5,12 +5,15 @@ SETS: dict[str, tuple[str, ...]] = {
     "refer_seg": ("refclef", "refcoco", "refcoco+", "refcocog", "refzom", "grefcoco"),
     "neg_refer_seg": ("R-refcoco", "R-refcoco+", "R-refcocog"),
     "correct_refer_seg": ("fprefcoco", "fprefcoco+", "fprefcocog"),
+    "fp_refer_seg": ("refclef", "refcoco", "refcoco+", "refcocog"),
     "vqa": ("llava_instruct_150k",),
     "reason_seg": ("ReasonSeg|train",),
+    "fp_reason_seg": ("fpReasonSeg|train",),
     "reason_seg_plus": ("instance_seg", "cot", "conversations", "caption"),
     "multi_reason_seg": ("MultiReasonSeg|train",),
 }
-"""The paper's eight families and the datasets of each (Table 9)."""
+"""The paper's eight families and the datasets of each (Table 9), and two that the published code has besides:
+`fp_refer_seg` and `fp_reason_seg`."""
 
 FAMILIES = (*SETS, "custom")
 
@@ -20,6 +23,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "refcocog": tuple(f"refcocog|umd|{split}" for split in _UMD),
     "refzom": ("refzom|final|test",),
     "ReasonSeg": ("ReasonSeg|val", "ReasonSeg|test"),
+    "fpReasonSeg": ("fpReasonSeg|val", "fpReasonSeg|test"),
     "MultiReasonSeg": ("MultiReasonSeg|val", "MultiReasonSeg|test"),
     **{name: (f"{name}|val",) for family in ("neg_refer_seg", "correct_refer_seg") for name in SETS[family]},
 }

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from dataset.families.custom import Custom, CustomBenchmark
-from dataset.families.false_premise import FalsePremise, FalsePremiseBenchmark
+from dataset.families.false_premise import PLAIN_SETS, FalsePremise, FalsePremiseBenchmark
+from dataset.families.false_reason_seg import FalseReasonSeg, FalseReasonSegTraining
 from dataset.families.label_maps import LabelMaps
 from dataset.families.lisa_plus import LisaPlus
 from dataset.families.muse import Muse, MuseBenchmark
@@ -102,6 +103,13 @@ def _reason_seg(name: str, data: DataFolder, options: FamilyOptions) -> Source:
     )
 
 
+def _fp_reason_seg(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    name, _, split = name.partition("|")
+    if name != "fpReasonSeg" or not split:
+        raise DataError(name, "--fp_reason_seg_data is fpReasonSeg|SPLIT, such as fpReasonSeg|train")
+    return FalseReasonSegTraining(data.root, split, max_queries=options.max_questions)
+
+
 def _muse(name: str, data: DataFolder, options: FamilyOptions) -> Source:
     name, _, split = name.partition("|")
     if name != "MultiReasonSeg" or not split:
@@ -114,6 +122,10 @@ _SOURCES: dict[str, Callable[[str, DataFolder, FamilyOptions], Source]] = {
     "refer_seg": _refer_seg,
     "neg_refer_seg": _false_premise("neg_refer_seg"),
     "correct_refer_seg": _false_premise("correct_refer_seg"),
+    "fp_refer_seg": lambda name, data, options: FalsePremise(
+        data, _known(name, "fp_refer_seg"), max_questions=options.max_questions, sets=PLAIN_SETS
+    ),
+    "fp_reason_seg": _fp_reason_seg,
     "vqa": lambda name, data, options: Vqa(data, _known(name, "vqa")),
     "reason_seg": _reason_seg,
     "reason_seg_plus": lambda name, data, options: LisaPlus(
@@ -148,6 +160,8 @@ def open_benchmark(name: str, data: DataFolder, custom_data: str | None = None) 
     dataset, _, split = name.partition("|")
     if dataset == "ReasonSeg" and split:
         return ReasonSeg(data.root, split)
+    if dataset == "fpReasonSeg" and split:
+        return FalseReasonSeg(data.root, split)
     if dataset == "MultiReasonSeg" and split:
         return MuseBenchmark(data, name)
     if dataset in SETS["refer_seg"] and split:
@@ -159,6 +173,6 @@ def open_benchmark(name: str, data: DataFolder, custom_data: str | None = None) 
     refer = ", ".join(SETS["refer_seg"] + SETS["neg_refer_seg"] + SETS["correct_refer_seg"])
     raise DataError(
         name,
-        "--val_dataset has no such benchmark; allowed: ReasonSeg|SPLIT, MultiReasonSeg|SPLIT, custom, and "
-        f"NAME|SPLIT_BY|SPLIT such as refcoco|unc|testA with one of the names {refer}",
+        "--val_dataset has no such benchmark; allowed: ReasonSeg|SPLIT, fpReasonSeg|SPLIT, MultiReasonSeg|SPLIT, "
+        f"custom, and NAME|SPLIT_BY|SPLIT such as refcoco|unc|testA with one of the names {refer}",
     )

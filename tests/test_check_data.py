@@ -169,7 +169,7 @@ def test_files_that_cannot_be_read_are_told(root, check, tmp_path):
 
 
 def test_data_to_evaluate_on_alone_are_not_broken(root, check, tmp_path):
-    shutil.copytree(root / "reason_seg", tmp_path / "reason_seg")
+    shutil.copytree(root / "reason_seg" / "ReasonSeg", tmp_path / "reason_seg" / "ReasonSeg")
     shutil.rmtree(tmp_path / "reason_seg" / "ReasonSeg" / "train")
     status, report = check(folder=tmp_path)
     assert status == 0 and states(report)["reason_seg/ReasonSeg|train"] == "val only"

@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.drawn.families.false_premise import write_correct_refer_seg, write_neg_refer_seg
+from dataset.drawn.families.false_premise import (
+    write_correct_refer_seg,
+    write_fp_reason_seg,
+    write_fp_refer_seg,
+    write_neg_refer_seg,
+)
 from dataset.drawn.families.lisa_plus import write_reason_seg_plus
 from dataset.drawn.families.muse import write_multi_reason_seg
 from dataset.drawn.families.parts import write_parts
@@ -34,6 +39,8 @@ FAMILIES: dict[str, Family] = {
     "refer_seg": Family((write_refer_seg,), ("refer_seg",)),
     "neg_refer_seg": Family((write_neg_refer_seg,), ("refer_seg",)),
     "correct_refer_seg": Family((write_correct_refer_seg,), ("refer_seg",)),
+    "fp_refer_seg": Family((write_fp_refer_seg,), ("refer_seg",)),
+    "fp_reason_seg": Family((write_fp_reason_seg,), ("reason_seg/fpReasonSeg",)),
     "vqa": Family((write_vqa,), ("coco", "llava_dataset")),
     "reason_seg_plus": Family((write_reason_seg_plus,), ("refer_seg", "reason_seg_plus")),
     "multi_reason_seg": Family((write_multi_reason_seg,), ("refer_seg", "multi_reason_seg")),

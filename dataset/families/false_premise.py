@@ -36,6 +36,18 @@ SETS: Mapping[str, ReferSet] = MappingProxyType(
 )
 """Sets by name, which is also the name of their folder below `refer_seg/`."""
 
+PLAIN_SETS: Mapping[str, ReferSet] = MappingProxyType(
+    {
+        "refclef": ReferSet(
+            "unc_exclude_unified", ("refs(unc_exclude_unified).p",), images=("images/saiapr_tc-12",), scoring="see"
+        ),
+        "refcoco": _set("unc_exclude_unified"),
+        "refcoco+": _set("unc_exclude_unified"),
+        "refcocog": _set("umd_exclude_unified"),
+    }
+)
+"""RefCOCO's own sets in the files that leave out the photographs of every set's val and test, asked in the same way."""
+
 
 class FalsePremise:
     """The training source: one sample for each image of a split.
@@ -44,14 +56,15 @@ class FalsePremise:
         data: the data folder.
         name: such as `R-refcoco` for its split train.
         max_questions: most phrases, and so conversations, of a sample.
+        sets: that may be named.
 
     Raises:
         DataError: for an unknown set or split, or annotations that cannot be used.
         FileNotFoundError: for missing files.
     """
 
-    def __init__(self, data: DataFolder, name: str, *, max_questions: int) -> None:
-        self._images = ReferImages(data, name, SETS, every=False)
+    def __init__(self, data: DataFolder, name: str, *, max_questions: int, sets: Mapping[str, ReferSet] = SETS) -> None:
+        self._images = ReferImages(data, name, sets, every=False)
         self._max_questions = max_questions
 
     def __len__(self) -> int:

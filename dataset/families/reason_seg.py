@@ -47,6 +47,8 @@ class Annotation:
     texts: tuple[str, ...]
     is_sentence: bool
     shapes: LabelMeFile
+    false_premises: tuple[tuple[str, bool, str], ...] = ()
+    """Question, whether it is a sentence, and answer; see `dataset.families.false_reason_seg`."""
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -75,7 +77,22 @@ def read_annotation(path: Path) -> Annotation:
         texts=tuple(text.strip() for text in texts),
         is_sentence=bool(is_sentence),
         shapes=parse_labelme(content, path, fewest_corners=1),
+        false_premises=_false_premises(content.get("false_premise_QA", []), path),
     )
+
+
+def _false_premises(found: object, path: Path) -> tuple[tuple[str, bool, str], ...]:
+    if not isinstance(found, list):
+        raise DataError(
+            path, f'"false_premise_QA" is {shown(found)}; it must be a list of [question, is_sentence, answer]'
+        )
+    for entry in found:
+        kinds = isinstance(entry, list) and [type(value) for value in entry] == [str, bool, str]
+        if not kinds or not entry[0].strip() or not entry[2].strip():
+            raise DataError(
+                path, f'"false_premise_QA" holds {shown(entry)}; every entry must be [question, true or false, answer]'
+            )
+    return tuple((question.strip(), is_sentence, answer.strip()) for question, is_sentence, answer in found)
 
 
 def _explanations(root: Path) -> dict[str, str]:
@@ -150,13 +167,14 @@ def _owners(images: dict[str, Path], texts: dict[str, Path]) -> dict[str, list[P
     return {stem: [texts[stem], *(path for path in paths if path != texts[stem])] for stem, paths in owned.items()}
 
 
-def read_split(root: str | Path, split: str) -> list[AnnotatedImage]:
+def read_split(root: str | Path, split: str, *, folder: Path = FOLDER) -> list[AnnotatedImage]:
     """Images of a split in sorted order, with their annotations.
 
     Args:
         root: the folder that holds `reason_seg/`.
         split: `train`, `val`, `test`, `test_overall` (all of test), `test_shortquery`, `test_longquery` (phrases or
             sentences of test).
+        folder: of the set below `root`.
 
     Raises:
         FileNotFoundError: if the folder is missing or empty.
@@ -164,11 +182,10 @@ def read_split(root: str | Path, split: str) -> list[AnnotatedImage]:
     """
     if split not in SPLITS:
         raise DataError(f"ReasonSeg|{split}", f"no such split; allowed: {', '.join(SPLITS)}")
-    folder = Path(root) / FOLDER / split.split("_")[0]
+    place = folder / split.split("_")[0]
+    folder = Path(root) / place
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} does not exist; --dataset_dir must hold reason_seg/ReasonSeg/{folder.name} with .jpg and .json"
-        )
+        raise FileNotFoundError(f"{folder} does not exist; --dataset_dir must hold {place} with .jpg and .json")
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     images = _by_stem(path for path in files if path.suffix.lower() in (".jpg", ".jpeg"))
     if not images:
@@ -243,7 +260,8 @@ class ReasonSeg:
         )
 
 
-def _refuse_untargeted(annotation: Annotation, painted: np.ndarray) -> None:
+def refuse_untargeted(annotation: Annotation, painted: np.ndarray) -> None:
+    """Raise `DataError` unless a pixel belongs to the target."""
     if not (painted == TARGET).any():
         raise DataError(annotation.path, "no pixel belongs to a target, so there is nothing to learn; add a polygon")
 
@@ -306,7 +324,7 @@ class ReasonSegTraining:
         record = self._images[index]
         size = image_size(record.path)
         for annotation in record.annotations:
-            _refuse_untargeted(annotation, record.painted(annotation, size))
+            refuse_untargeted(annotation, record.painted(annotation, size))
         return True
 
     def without(self, indices: Collection[int]) -> ReasonSegTraining:
@@ -328,7 +346,7 @@ class ReasonSegTraining:
         asked = list(dict.fromkeys(query.annotation for query in queries if query.kind != "text"))
         painted = [record.painted(annotation, image.shape) for annotation in asked]
         for annotation, mask in zip(asked, painted, strict=True):
-            _refuse_untargeted(annotation, mask)
+            refuse_untargeted(annotation, mask)
         place = {annotation: number for number, annotation in enumerate(asked)}
         turns = [query.turn(place.get(query.annotation, -1), rng) for query in queries]
         empty = np.zeros((0, *image.shape[:2]), dtype=bool)

@@ -23,7 +23,7 @@ from utils.errors import CheckpointError, OutputExistsError
 from utils.seeding import seed_torch
 from utils.tensor_files import TensorFiles
 
-PUBLISHED = Method(clip_statistics="sam")
+PUBLISHED = Method(clip_statistics="sam", sam_position_precision="weights")
 SAM = SamSizes(
     image_size=96, patch_size=12, encoder_width=32, encoder_depth=2, encoder_heads=2, global_attention=(1,),
     window_size=4, prompt_width=32, mask_channels=4, decoder_mlp=64, iou_head_width=32,

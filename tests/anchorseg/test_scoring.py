@@ -1,6 +1,7 @@
 """Replies to rows and rows to scores, against hand-counted 4 x 4 masks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,8 +73,14 @@ def test_refer_scores_by_hand():
     found = scores("refer", made, [reply(SQUARE), reply(half), reply(found=False)])
     assert found == {
         "giou": 0.5, "ciou": 6 / 12, "p_box_0.5": 1 / 3, "mean_box_iou": 0.5, "p_0.5": 1 / 3, "p_0.6": 1 / 3,
-        "p_0.7": 1 / 3, "p_0.8": 1 / 3, "p_0.9": 1 / 3,
+        "p_0.7": 1 / 3, "p_0.8": 1 / 3, "p_0.9": 1 / 3, "see_acc": None,
     }  # fmt: skip
+
+
+def test_plain_phrases_are_seen_where_a_mask_is_written():
+    made = sample([SQUARE, SQUARE, SHIFTED], [(0,), (1,), (2,)])
+    written = [replace(made, answer="words") for made in (reply(SQUARE), reply(found=False), reply(EMPTY))]
+    assert scores("refer", made, written)["see_acc"] == 1 / 3
 
 
 def gres_case():

@@ -23,7 +23,8 @@ from utils.seeding import generator_for
 
 BENCHMARKS = [
     "ReasonSeg|val", "ReasonSeg|test_overall", "MultiReasonSeg|val", "MultiReasonSeg|test", "MultiReasonSeg|test_less",
-    "MultiReasonSeg|test_many", "refzom|final|test", "refcocog|umd|val", "refcocog|umd|test",
+    "MultiReasonSeg|test_many", "fpReasonSeg|val", "fpReasonSeg|test", "refzom|final|test",
+    "refcocog|umd|val", "refcocog|umd|test",
     *(f"{name}|unc|{split}" for name in ("refcoco", "refcoco+", "grefcoco") for split in ("val", "testA", "testB")),
     *(f"{name}|val" for family in ("neg_refer_seg", "correct_refer_seg") for name in SETS[family]),
 ]  # fmt: skip
@@ -88,7 +89,7 @@ def test_unknown_datasets_are_refused(data, family, name, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["multirefcoco|unc|val", "fpReasonSeg|val", "ReasonSeg", "refcoco", "nothing|val"])
+@pytest.mark.parametrize("name", ["multirefcoco|unc|val", "fp|val", "ReasonSeg", "refcoco", "nothing|val"])
 def test_unknown_benchmarks_are_refused(data, name):
     with pytest.raises(DataError, match="no such benchmark; allowed: ReasonSeg"):
         open_benchmark(name, data)

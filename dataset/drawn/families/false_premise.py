@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from dataset.drawn.families.refer_seg import KINDS, Refer, Reference, ReferLayout, Sentence, one, write_sets
+from dataset.drawn.coco import write_compact
+from dataset.drawn.families.refer_seg import (
+    KINDS,
+    LAYOUTS,
+    SAIAPR,
+    Refer,
+    Reference,
+    ReferLayout,
+    Sentence,
+    one,
+    write_sets,
+)
 from dataset.drawn.phrases import about, attribute_wordings, expressions, mistaken, name, pick, pick_several
-from dataset.drawn.pictures import Picture, Pools
+from dataset.drawn.pictures import Picture, Pools, save
 
 MOST_TRUE = 2
 
@@ -63,6 +75,40 @@ def _layouts(prefix: str, flagged: Flagged, split_by: str, split_by_g: str) -> t
         )
         for base, kinds in KINDS.items()
     )
+
+
+def write_fp_refer_seg(pools: Pools) -> None:
+    """Write the false-premise references of RefCLEF and RefCOCO, +, g beside their own."""
+    split_by = {"refcocog": "umd_exclude_unified"}
+    layouts = [
+        replace(
+            layout,
+            references=f"refs({split_by.get(layout.folder, 'unc_exclude_unified')}).p",
+            refer=some_false(exists, *KINDS.get(layout.folder, KINDS["refcoco"])),
+        )
+        for layout in LAYOUTS
+        if layout.folder in ("refclef", *KINDS)
+    ]
+    save(pools.pictures("saiapr"), pools.root / "refer_seg/images/saiapr_tc-12", SAIAPR)
+    write_sets(pools, layouts)
+
+
+def write_fp_reason_seg(pools: Pools) -> None:
+    """Write ReasonSeg's layout with false premises: a query about one object, and one about what is not there."""
+    for picture in pools.pictures("coco"):
+        rng = pools.generator("fp_reason_seg", picture)
+        wording, target = pick(rng, attribute_wordings(picture)), int(rng.integers(len(picture.objects)))
+        wrong = pick(rng, mistaken(picture, target))
+        content = {
+            "text": [wording.format(a=f"the {name(picture.objects[target])}")],
+            "is_sentence": False,
+            "shapes": [{"label": "target", "points": picture.objects[target].polygon.tolist()}],
+            "false_premise_QA": [[wording.format(a=f"the {wrong}"), False, f"There is no {wrong} in the image."]],
+        }
+        folder = pools.root / "reason_seg" / "fpReasonSeg" / picture.wording
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{picture.id:06d}.jpg").write_bytes(picture.jpeg)
+        write_compact(folder / f"{picture.id:06d}.json", content)
 
 
 def write_neg_refer_seg(pools: Pools) -> None:
