@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,8 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     ensure_single_process_environment()
     for sentence in settle_locks() if is_main() else ():
         print(f"warning: {sentence}", file=sys.stderr)
+    # DeepSpeed's own barriers name no device; each rank's is the current one.
+    warnings.filterwarnings("ignore", message=r"barrier\(\): using the device under current context")
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT)
     own_device()  # now, for under mpirun DeepSpeed has just found out which it is
     folder = Path(settings.log_base_dir) / settings.exp_name

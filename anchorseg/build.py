@@ -23,7 +23,7 @@ from model.quantised import Quantisation, quantisation_config
 from utils.distributed import is_main
 from utils.errors import CheckpointError
 from utils.files import share_files
-from utils.loading import local_folder
+from utils.loading import local_folder, without_bars_in_logs
 from utils.seeding import seed_torch
 from utils.settings import as_flag
 
@@ -135,7 +135,8 @@ def load_model(
 
 def save_model(model: AnchorSegModel, registry: TokenRegistry, folder: str | Path) -> None:
     """Write a model folder: config.json, generation_config.json, safetensors, tokenizer."""
-    model.save_pretrained(folder)
+    with without_bars_in_logs():
+        model.save_pretrained(folder)
     model.config.generation_settings().save_pretrained(folder)
     registry.save(folder)
     share_files(Path(folder))

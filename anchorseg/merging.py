@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +82,8 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
 def _trained_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:
     """The trained weights of a checkpoint in float32, by name."""
     try:
-        with plain_data_only():
+        # DeepSpeed prints how it goes about it.
+        with plain_data_only(), redirect_stdout(io.StringIO()):
             found: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(
                 str(folder), tag=tag, exclude_frozen_parameters=True
             )

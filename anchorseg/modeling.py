@@ -21,7 +21,7 @@ from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, Batch
 from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
 from model.sam import SamBackbone
 from utils import geometry
-from utils.loading import local_folder
+from utils.loading import local_folder, without_bars_in_logs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +146,10 @@ class AnchorSegModel(PreTrainedModel):
         if "config" not in kwargs:
             kwargs["config"] = model_folder.read_config(folder)
             model_folder.check_weights(folder, kwargs["config"], cls)
-        model, info = super().from_pretrained(
-            folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-        )
+        with without_bars_in_logs():
+            model, info = super().from_pretrained(
+                folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
         model_folder.refuse_tensors(
             folder,
             {

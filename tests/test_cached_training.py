@@ -25,7 +25,7 @@ def count(module, inputs, output):
 
 def killing(source, target):
     stored[0] += {cache!r} in str(target)
-    if stored[0] == {fatal} and os.environ["RANK"] == "1":
+    if {fatal} and stored[0] == {fatal} and os.environ["RANK"] == "1":
         os.truncate(source, os.path.getsize(source) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from utils.errors import CheckpointError
 from utils.tensor_files import TensorFiles
@@ -131,6 +133,19 @@ def refused_values(path: Path) -> Iterator[None]:
     except Exception as error:
         words = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{path}: {words}; write the folder again, or copy it again") from error
+
+
+@contextmanager
+def without_bars_in_logs() -> Iterator[None]:
+    """Leave out transformers' progress bars where stderr is no terminal; a log shows each of their states as text."""
+    if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
 
 
 def local_folder(name: str | Path, flag: str) -> Path:
