@@ -68,7 +68,7 @@ def read_config(folder: Path) -> AnchorSegConfig:
     _refuse_other_models(folder, values)
     for key, value in _entries(values, "config"):
         name = key.rsplit(".", 1)[-1]
-        if name in _LOADERS and value is not None:
+        if value is not None and any(part in _LOADERS for part in key.split(".")):
             raise _unusable(path, f"{key} is {shown(value)}, but a model folder must not choose what code is loaded")
         if isinstance(value, int) and abs(value) > _LARGEST_SIZE:
             raise _unusable(path, f"{key} is {shown(value)}, larger than any size of a model")
