@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -91,20 +92,23 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
         leave()
         raise
     if is_main():
-        print(farewell(folder, progress, settings.select_by))
+        print(farewell(settings, folder, progress))
     leave()
 
 
-def farewell(folder: Path, progress: Progress, metric: str) -> str:
+def farewell(settings: TrainSettings, folder: Path, progress: Progress) -> str:
     """Where the result is, how good it is, and what comes next."""
     best = "not validated"
     if progress.best_score is not None:
-        best = f"best {metric} {progress.best_score:.4f} at step {progress.best_step}"
+        best = f"best {settings.select_by} {progress.best_score:.4f} at step {progress.best_step}"
+    data = ["--dataset_dir", settings.dataset_dir, "--val_dataset", settings.val_dataset]
+    data += ["--custom_data", settings.custom_data] if settings.custom_data else []
+    model = folder / "model"
     pointer = "" if progress.best_score is not None else " --checkpoint latest"
     return (
         f"step {progress.step} is the last; {best}; checkpoints in {folder / 'checkpoints'}. Next:\n"
-        f"  python merge_lora_weights.py --run {folder} --save_path {folder / 'model'}{pointer}\n"
-        f"  python eval_reasonseg.py --version {folder / 'model'}"
+        f"  python merge_lora_weights.py {shlex.join(['--run', str(folder), '--save_path', str(model)])}{pointer}\n"
+        f"  python eval_reasonseg.py {shlex.join(['--version', str(model), *data])}"
     )
 
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from utils.errors import exit_on_error
@@ -166,6 +169,19 @@ def test_merge_and_evaluate_one_and_two_ranks(scenes, trained, tmp_path):
         (["--epoch", "3"], "There is no flag --epoch; did you mean --epochs"),
         (["--lr", "-1"], "--lr"),
         (["--dataset", "reason_seg||vqa"], "--dataset names 2 dataset(s)"),
+        (["--seed", str(10**30)], "it must be a whole number at least 0 and at most 9223372036854775807"),
+        (["--seed", str(10**400)], "--seed is '1000"),
+        (["--lr", "nan"], "--lr is 'nan'; it must be a number above 0"),
+        (["--lora_target_modules", "evil"], "--lora_target_modules evil: give one or more of q_proj, k_proj"),
+        (["--lora_target_modules", "q_proj,q_proj"], "give one or more of q_proj, k_proj"),
+        (
+            ["--exp_name", "../elsewhere"],
+            "--exp_name '../elsewhere' must be the name of a folder inside --log_base_dir",
+        ),
+        (["--exp_name", " "], "must be the name of a folder inside --log_base_dir"),
+        (["--workers", "100000"], "--workers is '100000'; it must be a whole number at least 0 and at most 256"),
+        (["--zero_stage", "0"], "--zero_stage is '0'; it must be one of 1, 2, 3"),
+        (["--conv_type", "llava_v1"], "--conv_type is a flag of LISA's; here: nothing: the template is LLaVA-v1's"),
         (["--dataset_dir", "nowhere"], "--dataset_dir nowhere does not exist"),
         (["--preset", "7b"], "--version is needed"),
         (["--preset", "7b", "--version", "llava", "--vision_pretrained", "sam.pth"], "sam.pth does not exist"),
@@ -219,3 +235,21 @@ def test_gradients_that_are_not_finite_stop_and_name_step_and_images(scenes, tmp
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-3000:]
     assert "step 3: the gradients are not finite; images of rank 0: " in done.stderr and ".jpg" in done.stderr
     assert (tmp_path / "poisoned" / "checkpoints" / "latest").read_text() == "step_00000002"
+
+
+def test_what_a_run_on_own_images_says_next_works(tmp_path):
+    """One image with a LabelMe file; its last lines are two commands, which merge and evaluate it."""
+    own = tmp_path / "my own images"
+    own.mkdir()
+    cv2.imwrite(str(own / "a.png"), np.full((48, 64, 3), 90, np.uint8))
+    shape = {"label": "cup", "points": [[2, 2], [40, 2], [40, 30]], "shape_type": "polygon"}
+    (own / "a.json").write_text(json.dumps({"shapes": [shape]}))
+    more = ["--dataset", "custom", "--custom_data", str(own), "--val_dataset", "custom", "--steps_per_epoch", "1"]
+    said = run([*flags(own, tmp_path, "own run"), *more]).stdout
+    assert "step 1 is the last; best giou 0." in said
+    merge, evaluate = (shlex.split(line)[1:] for line in said.splitlines()[-2:])
+    assert (merge[0], evaluate[0]) == ("merge_lora_weights.py", "eval_reasonseg.py")
+    run(merge)
+    run([*evaluate, "--output_dir", str(tmp_path / "out"), "--max_new_tokens", "4"])
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["benchmarks"]["custom"]["forced"]["num_samples"] == 1
