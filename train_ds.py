@@ -108,7 +108,7 @@ def farewell(settings: TrainSettings, folder: Path, progress: Progress) -> str:
     return (
         f"step {progress.step} is the last; {best}; checkpoints in {folder / 'checkpoints'}. Next:\n"
         f"  python merge_lora_weights.py {shlex.join(['--run', str(folder), '--save_path', str(model)])}{pointer}\n"
-        f"  python eval_reasonseg.py {shlex.join(['--version', str(model), *data])}"
+        f"  python eval_reasonseg.py {shlex.join(['--version', str(model), *data, '--output_dir', str(folder / 'eval')])}"
     )
 
 

@@ -250,6 +250,6 @@ def test_what_a_run_on_own_images_says_next_works(tmp_path):
     merge, evaluate = (shlex.split(line)[1:] for line in said.splitlines()[-2:])
     assert (merge[0], evaluate[0]) == ("merge_lora_weights.py", "eval_reasonseg.py")
     run(merge)
-    run([*evaluate, "--output_dir", str(tmp_path / "out"), "--max_new_tokens", "4"])
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    run([*evaluate, "--max_new_tokens", "4"])
+    results = json.loads((tmp_path / "own run" / "eval" / "results.json").read_text())
     assert results["benchmarks"]["custom"]["forced"]["num_samples"] == 1
