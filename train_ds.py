@@ -103,12 +103,13 @@ def farewell(settings: TrainSettings, folder: Path, progress: Progress) -> str:
         best = f"best {settings.select_by} {progress.best_score:.4f} at step {progress.best_step}"
     data = ["--dataset_dir", settings.dataset_dir, "--val_dataset", settings.val_dataset]
     data += ["--custom_data", settings.custom_data] if settings.custom_data else []
+    data += ["--output_dir", str(folder / "eval")]
     model = folder / "model"
     pointer = "" if progress.best_score is not None else " --checkpoint latest"
     return (
         f"step {progress.step} is the last; {best}; checkpoints in {folder / 'checkpoints'}. Next:\n"
         f"  python merge_lora_weights.py {shlex.join(['--run', str(folder), '--save_path', str(model)])}{pointer}\n"
-        f"  python eval_reasonseg.py {shlex.join(['--version', str(model), *data, '--output_dir', str(folder / 'eval')])}"
+        f"  python eval_reasonseg.py {shlex.join(['--version', str(model), *data])}"
     )
 
 
