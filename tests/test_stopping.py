@@ -73,7 +73,7 @@ MOMENTS = {
 """Moments of a run with two micro-batches a step, and the step that is saved for each."""
 
 
-QUICK = ("backward 3", "while saving")
+QUICK = ("while saving",)
 ALL = [pytest.param(moment, marks=[] if moment in QUICK else pytest.mark.slow) for moment in MOMENTS]
 
 

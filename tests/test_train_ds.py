@@ -114,7 +114,7 @@ train_ds.main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("fatal", [3, 4])
+@pytest.mark.parametrize("fatal", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_killed_while_it_writes_a_checkpoint_resumes(scenes, trained, fatal):
     name = f"killed{fatal}"
     arguments = flags(scenes, trained, name, "--eval_interval", "2")

@@ -67,6 +67,7 @@ def test_peak_memory_is_logged_and_never_falls(trained):
     assert len(peaks) == 4 and peaks[0] > 0.1 and peaks == sorted(peaks)
 
 
+@pytest.mark.slow
 def test_a_run_of_new_rows_resumes_exactly(scenes, trained):
     arguments = command(scenes, trained, "killed", *NEW_ROWS)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

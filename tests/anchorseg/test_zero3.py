@@ -99,6 +99,7 @@ def test_losses_and_scores_are_those_of_stage_2(divided):
     assert len(logged(divided, "two", tag)) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_exactly(divided):
     arguments = command(divided, "killed", "--zero_stage", "3")
     latest = divided / "killed" / "checkpoints" / "latest"
