@@ -48,6 +48,7 @@ def trained(layouts, tmp_path_factory) -> Path:
     return runs
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_on_the_exact_next_sample(layouts, trained):
     arguments = flags(layouts, trained, "resumed")
     deepspeed = str(Path(sys.executable).with_name("deepspeed"))

@@ -274,7 +274,7 @@ def _write_and_read(folder: Path, key: str, rounds: int, outcome) -> None:
 
 
 def test_writers_of_one_entry_at_the_same_time_never_show_half_of_it(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # threads of OpenMP do not survive a fork
     outcome = context.SimpleQueue()
     processes = [
         context.Process(target=_write_and_read, args=(tmp_path / "store", "ab" * 32, 60, outcome)) for _ in range(2)

@@ -91,7 +91,7 @@ def state(folder):
     )
 
 
-@fuzz(60)
+@fuzz(30)
 def test_run_folders(data, run_folder):
     """Checksums know every change of a checkpoint."""
     folder, wanted = run_folder
