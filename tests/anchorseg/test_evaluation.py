@@ -21,8 +21,8 @@ from anchorseg.protocols import Asker, slot_counts
 from anchorseg.rejection import one_pass, two_passes
 from dataset.drawn.writer import write_scenes
 from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
-from scripts.parity import gres
 from tests.conftest import make_batch, make_model, make_sample
+from tests.parity import gres
 from utils import metrics
 from utils.errors import DataError, exit_on_error
 

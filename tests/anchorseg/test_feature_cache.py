@@ -23,8 +23,8 @@ from anchorseg.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
 from dataset.feature_store import DamagedEntryError, FeatureStore, image_key
 from model.sam import SamBackbone
-from scripts.parity.views import height_first
 from tests.conftest import make_model, make_sample
+from tests.parity.views import height_first
 from utils import geometry
 from utils.errors import exit_on_error
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.parity.checks import check_folder
-from scripts.parity.context import Context
-from scripts.parity.reference import Row
+from tests.parity.checks import check_folder
+from tests.parity.context import Context
 from tests.parity.digest import fixture_folder, unpack
+from tests.parity.reference import Row
 
 
 @pytest.fixture(scope="session")

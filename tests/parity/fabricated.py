@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from anchorseg.official_names import official_name
-from scripts.parity import rules
-from scripts.parity.gres import rejected
+from tests.parity import rules
+from tests.parity.gres import rejected
 from tests.parity.naive import IMAGE, loss_arrays, read, segment, to_file
 from utils import geometry, metrics
 

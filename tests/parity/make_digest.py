@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.parity import rules
-from scripts.parity.checks import JSON_CHECKS, RULE_FILES
-from scripts.parity.samples import SAMPLES, sampled
+from tests.parity import rules
+from tests.parity.checks import JSON_CHECKS, RULE_FILES
 from tests.parity.digest import DIGEST, fixture_folder
+from tests.parity.samples import SAMPLES, sampled
 
 ARRAYS = (
     "losses.npz",

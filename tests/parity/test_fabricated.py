@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.parity.checks import check_file
-from scripts.parity.context import Context
-from scripts.parity.reference import Row
-from scripts.parity.samples import read_members
 from tests.parity import fabricated
+from tests.parity.checks import check_file
+from tests.parity.context import Context
+from tests.parity.reference import Row
+from tests.parity.samples import read_members
 
 FILES = (
     "forward_eval.npz",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.parity.checks import check_file
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture, Row
-from scripts.parity.samples import read_members
+from tests.parity.checks import check_file
+from tests.parity.context import Context
 from tests.parity.digest import DIGEST, fixture_folder
 from tests.parity.make_digest import ARRAYS, JSON_CHECKS, RULE_FILES
+from tests.parity.reference import Fixture, Row
+from tests.parity.samples import read_members
 
 
 def test_every_row_passes(rows: list[Row]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.parity import rules
-from scripts.parity.__main__ import main
-from scripts.parity.checks import check_file
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture, Row
-from scripts.parity.samples import read_members
+from tests.parity import rules
+from tests.parity.__main__ import main
+from tests.parity.checks import check_file
+from tests.parity.context import Context
+from tests.parity.reference import Fixture, Row
+from tests.parity.samples import read_members
 from utils.errors import UserError
 
 SMALL = "quick_select.npz"

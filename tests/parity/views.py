@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from dataset.readers.labelme import paint_shapes
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
-from scripts.parity.samples import ReferenceFileError
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
+from tests.parity.samples import ReferenceFileError
 from utils import geometry
 
 SIDES = {"sam": 1024, "clip": 336}

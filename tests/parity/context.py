@@ -18,9 +18,9 @@ from anchorseg.official_names import official_name
 from anchorseg.tokens import TokenRegistry
 from anchorseg.trainable import set_trainable
 from model.lora import LoraSettings, add_lora
-from scripts.parity import released, rules
-from scripts.parity.reference import Fixture
-from scripts.parity.samples import ReferenceFileError
+from tests.parity import released, rules
+from tests.parity.reference import Fixture
+from tests.parity.samples import ReferenceFileError
 
 
 class Context:

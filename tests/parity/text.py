@@ -16,11 +16,11 @@ from dataset.batch import PADDING, Collator
 from dataset.prompt import SYSTEM, PromptEncoder
 from dataset.sample import AnswerPart, Conversation, RejectSlot, Sample, TargetSlot, Turn
 from model.llava import IMAGE_PLACEHOLDER
-from scripts.parity import released
-from scripts.parity.batches import collapse, image_views
-from scripts.parity.context import Context
-from scripts.parity.reference import Row
-from scripts.parity.samples import ReferenceFileError
+from tests.parity import released
+from tests.parity.batches import collapse, image_views
+from tests.parity.context import Context
+from tests.parity.reference import Row
+from tests.parity.samples import ReferenceFileError
 
 LONGEST = 4096
 BLANK = (8, 8)

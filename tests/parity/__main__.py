@@ -1,7 +1,8 @@
-"""Check every file of published numbers in a folder: `python -m scripts.parity DIR`.
+"""Compare this installation with numbers of the published implementation: `python -m scripts.parity [DIR]`.
 
-DIR holds files such as forward_train.npz and, beside them, what the weights follow from: config.json,
-state_dict_keys.json and the tokenizer. Each array is computed anew from the rawest inputs that its file has.
+Without DIR the numbers are those of the digest in `tests/parity`: every file, large arrays as samples. DIR holds files
+such as forward_train.npz and, beside them, what the weights follow from: config.json, state_dict_keys.json and the
+tokenizer. Each array is computed anew from the rawest inputs that its file has.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from utils.errors import UserError, exit_on_error
 
 if TYPE_CHECKING:
-    from scripts.parity.reference import Row
+    from tests.parity.reference import Row
 
 
 def table(rows: list[Row]) -> str:
@@ -46,16 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of the published numbers")
+    parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, help="folder of the published numbers")
     parser.add_argument("--weights", metavar="DIR", type=Path, help="folder of the weights' rules, if another")
     given = parser.parse_args(argv)
-    for folder in (given.folder, given.weights or given.folder):
-        if not folder.is_dir():
+    for folder in (given.folder, given.weights):
+        if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is no folder; give the one that holds the published numbers and config.json")
 
-    from scripts.parity.checks import check_folder
+    from tests.parity.checks import check_folder
+    from tests.parity.digest import unpack
 
-    rows = check_folder(given.folder, given.weights)
+    with TemporaryDirectory() as scratch:
+        rows = check_folder(given.folder or unpack(Path(scratch)), given.weights)
     failed = sum(row.failed for row in rows)
     passed = sum(row.status == "pass" for row in rows)
     print(table(rows), worst_by_file(rows), f"{passed} passed, {failed} failed", sep="\n\n")

@@ -9,9 +9,9 @@ from typing import Any
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.official_names import UNUSED, official_name
 from model.lora import lora_layers
-from scripts.parity import released
-from scripts.parity.context import Context
-from scripts.parity.reference import Row
+from tests.parity import released
+from tests.parity.context import Context
+from tests.parity.reference import Row
 
 TRAINING_CLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 """Beginning of CLIP's names while the published model trains."""

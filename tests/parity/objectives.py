@@ -9,8 +9,8 @@ from anchorseg import cycle, losses
 from anchorseg.modeling import AnchorSegModel, Segmentation
 from anchorseg.objective import Losses, LossWeights, Objective
 from dataset.batch import Batch
-from scripts.parity.context import Context
-from scripts.parity.trace import Trace
+from tests.parity.context import Context
+from tests.parity.trace import Trace
 from utils import geometry
 
 

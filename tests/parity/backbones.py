@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scripts.parity import rules
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
+from tests.parity import rules
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
 from utils import geometry
 
 EVALUATION_IMAGE = (480, 640, 3)

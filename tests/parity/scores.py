@@ -8,8 +8,8 @@ from itertools import chain
 
 import numpy as np
 
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
 from utils import metrics
 
 VOID = 255

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.official_names import official_name
-from scripts.parity import objectives, rules
-from scripts.parity.batches import make_batch
-from scripts.parity.context import Context, plain_attention
-from scripts.parity.forward import check_shared, check_values, forward_values, inputs_of, is_eager
-from scripts.parity.names import is_unused
-from scripts.parity.reference import TOLERANCE, Fixture
-from scripts.parity.trace import positions_of, run
+from tests.parity import objectives, rules
+from tests.parity.batches import make_batch
+from tests.parity.context import Context, plain_attention
+from tests.parity.forward import check_shared, check_values, forward_values, inputs_of, is_eager
+from tests.parity.names import is_unused
+from tests.parity.reference import TOLERANCE, Fixture
+from tests.parity.trace import positions_of, run
 
 NOISE = 1e-6
 """Gradients below this share of the largest norm are zero but for rounding; they are compared with that norm."""

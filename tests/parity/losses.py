@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from anchorseg import cycle, losses
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
 
 
 def _bce(maps: Tensor, heat: Tensor, weight: Tensor) -> Tensor:

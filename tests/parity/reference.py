@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scripts.parity import rules
-from scripts.parity.samples import ReferenceFileError, places, read_members, summary
+from tests.parity import rules
+from tests.parity.samples import ReferenceFileError, places, read_members, summary
 
 TOLERANCE = 1e-4
 """Greatest allowed error as a share of an array's largest magnitude."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from anchorseg import cycle
 from anchorseg.spatial_prior import min_max
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
 from utils import geometry
 
 SIDE, GRID = 336, 24

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from scripts.parity import rules
-from scripts.parity.samples import ReferenceFileError
+from tests.parity import rules
+from tests.parity.samples import ReferenceFileError
 
 TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 CLIP_PREFIX = "clip.vision_model."

@@ -10,11 +10,11 @@ from torch import Tensor
 from anchorseg.modeling import AnchorSegModel, Prior
 from anchorseg.query_bank import BankPositions, gather_states
 from dataset.batch import PADDING, Batch
-from scripts.parity import gres
-from scripts.parity.batches import Inputs, collapse, make_batch, read_inputs
-from scripts.parity.context import Context, plain_attention
-from scripts.parity.reference import Fixture
-from scripts.parity.trace import Trace, image_states, positions_of, predicting, run
+from tests.parity import gres
+from tests.parity.batches import Inputs, collapse, make_batch, read_inputs
+from tests.parity.context import Context, plain_attention
+from tests.parity.reference import Fixture
+from tests.parity.trace import Trace, image_states, positions_of, predicting, run
 from utils import geometry
 
 EAGER_ARRAYS = (

@@ -7,8 +7,8 @@ import torch
 from anchorseg.query_bank import BankPositions, gather_states
 from anchorseg.spatial_prior import similarity
 from model.llava import IMAGE_PLACEHOLDER
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture
+from tests.parity.context import Context
+from tests.parity.reference import Fixture
 from utils import geometry
 
 ORIGINAL = (480, 640)

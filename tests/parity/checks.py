@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from scripts.parity import (
+from tests.parity import (
     backbones,
     decoder,
     forward,
@@ -21,9 +21,9 @@ from scripts.parity import (
     training,
     views,
 )
-from scripts.parity.context import Context
-from scripts.parity.reference import Fixture, Row
-from scripts.parity.samples import ReferenceFileError
+from tests.parity.context import Context
+from tests.parity.reference import Fixture, Row
+from tests.parity.samples import ReferenceFileError
 
 ARRAY_CHECKS: dict[str, Callable[[Fixture, Context], None]] = {
     "preprocess.npz": views.check_preprocess,
@@ -51,7 +51,7 @@ JSON_CHECKS: dict[str, Callable[[Path, Context], list[Row]]] = {
 RULE_FILES = (views.ANNOTATION, *released.TOKENIZER_FILES)
 """Files that the checks of the others compute with."""
 TEXT_FILES = ("README.md", "tiny_rules.py", "inputs.py")
-"""Descriptions; the rules in code are written once more in `scripts.parity.rules`."""
+"""Descriptions; the rules in code are written once more in `tests.parity.rules`."""
 
 
 def check_folder(folder: Path, weights: Path | None = None) -> list[Row]:

@@ -7,12 +7,12 @@ import torch
 
 from anchorseg.generation import generate
 from dataset.batch import IGNORED_LABEL
-from scripts.parity import rules
-from scripts.parity.backbones import EVALUATION_IMAGE
-from scripts.parity.batches import Inputs, make_batch
-from scripts.parity.context import Context, plain_attention
-from scripts.parity.forward import is_eager
-from scripts.parity.reference import Fixture
+from tests.parity import rules
+from tests.parity.backbones import EVALUATION_IMAGE
+from tests.parity.batches import Inputs, make_batch
+from tests.parity.context import Context, plain_attention
+from tests.parity.forward import is_eager
+from tests.parity.reference import Fixture
 
 IMAGE_FILE, IMAGE_ARRAY = "forward_eval.npz", "in.raw_image.0"
 

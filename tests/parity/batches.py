@@ -18,8 +18,8 @@ from dataset.batch import IGNORED_LABEL, Batch, Collator, ImageViews
 from dataset.prompt import Branch
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from model.llava import IMAGE_PLACEHOLDER
-from scripts.parity.reference import Fixture
-from scripts.parity.samples import ReferenceFileError
+from tests.parity.reference import Fixture
+from tests.parity.samples import ReferenceFileError
 from utils import geometry
 
 

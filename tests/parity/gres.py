@@ -13,8 +13,8 @@ from anchorseg.query_bank import BankPositions
 from anchorseg.rejection import as_targets, refuses, slot_positions
 from dataset.batch import PADDING, Batch
 from model.llava import IMAGE_PLACEHOLDER
-from scripts.parity.batches import Inputs, make_batch
-from scripts.parity.reference import Fixture
+from tests.parity.batches import Inputs, make_batch
+from tests.parity.reference import Fixture
 
 
 def has_two_passes(fixture: Fixture) -> bool:
