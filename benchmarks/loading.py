@@ -22,11 +22,11 @@ from anchorseg.data import make_collator
 from anchorseg.presets import preset_config
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
-from dataset.drawn.layouts import write_layouts
 from dataset.mixture import DrawOrder, Mixture, Source
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
 from dataset.registry import SETS, FamilyOptions, training_sources
+from tests.drawn.layouts import write_layouts
 from utils.seeding import generator_for
 
 

@@ -40,8 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     families = chosen_families(arguments.families)
 
-    from dataset.drawn.layouts import write_layouts
     from dataset.drawn.writer import write_scenes
+    from tests.drawn.layouts import write_layouts
 
     if REASON_SEG in families:
         counts = {"train": arguments.train, "val": arguments.val, "test": arguments.test}

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.drawn.layouts import FAMILIES as LAYOUTS
-from dataset.drawn.layouts import write_layouts
 from dataset.drawn.writer import write_scenes
 from dataset.examining import examine, lines
 from dataset.expected import EXPECTED, Expected
 from dataset.readers.folder import DataFolder
 from dataset.registry import SETS, FamilyOptions
 from scripts.check_data import main
+from tests.drawn.layouts import FAMILIES as LAYOUTS
+from tests.drawn.layouts import write_layouts
 from utils.errors import SettingsError
 
 NAMES = [f"{family}/{name}" for family, names in SETS.items() for name in names]

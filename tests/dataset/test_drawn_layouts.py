@@ -13,13 +13,8 @@ import pytest
 from PIL import Image
 from pycocotools import coco as pycoco
 
-from dataset.drawn.coco import CATEGORIES, rings, segmentation
-from dataset.drawn.families.lisa_plus import MARKUPS
-from dataset.drawn.families.sem_seg import ADE20K, COCO_STUFF, MAPILLARY, MAPILLARY_LABELS
 from dataset.drawn.layout import SIZES
-from dataset.drawn.layouts import FAMILIES, write_layouts
 from dataset.drawn.objects import COLOURS, KINDS
-from dataset.drawn.pictures import Pools
 from dataset.drawn.queries import FUNCTIONS, SUPERLATIVES, plural
 from dataset.drawn.writer import write_scenes
 from dataset.families import false_premise, refer_seg
@@ -34,6 +29,11 @@ from dataset.masks import decode_segmentation, fill_polygon
 from dataset.readers.folder import DataFolder
 from scripts import make_scenes
 from tests.dataset.test_drawn import meant
+from tests.drawn.coco import CATEGORIES, rings, segmentation
+from tests.drawn.layouts import FAMILIES, write_layouts
+from tests.drawn.lisa_plus import MARKUPS
+from tests.drawn.pictures import Pools
+from tests.drawn.sem_seg import ADE20K, COCO_STUFF, MAPILLARY, MAPILLARY_LABELS
 from utils.errors import DataError, SettingsError
 from utils.seeding import generator_for
 

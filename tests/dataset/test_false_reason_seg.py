@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataset.drawn.layouts import write_layouts
 from dataset.drawn.writer import write_scenes
 from dataset.families.false_reason_seg import TRUE_SHARE, FalseReasonSeg, FalseReasonSegTraining
+from tests.drawn.layouts import write_layouts
 from utils.errors import DataError
 from utils.seeding import generator_for
 

@@ -11,13 +11,13 @@ import pytest
 
 from anchorseg.data import build_mixture, data_folder, family_options, training_batches
 from anchorseg.settings import TrainSettings
-from dataset.drawn.layouts import write_layouts
 from dataset.drawn.writer import write_scenes
 from dataset.mixture import DrawOrder
 from dataset.readers.folder import DataFolder
 from dataset.registry import SETS, FamilyOptions, open_benchmark, training_sources
 from dataset.sample import Conversation, TargetSlot, Turn
 from tests.conftest import make_collator, make_model, make_sample
+from tests.drawn.layouts import write_layouts
 from utils.errors import DataError
 from utils.seeding import generator_for
 

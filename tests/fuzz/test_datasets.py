@@ -10,12 +10,12 @@ import pytest
 from hypothesis import strategies as st
 
 from dataset.checking import Checkable, check_records
-from dataset.drawn.layouts import FAMILIES, write_layouts
 from dataset.drawn.writer import write_scenes
 from dataset.families.custom import Custom, CustomBenchmark
 from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.readers.folder import DataFolder
 from dataset.registry import FamilyOptions, training_sources
+from tests.drawn.layouts import FAMILIES, write_layouts
 from tests.fuzz.mutations import damaged_file, replaced
 from tests.fuzz.running import fuzz
 from utils.errors import DataError

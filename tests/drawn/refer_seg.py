@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dataset.drawn.coco import CATEGORIES, Form, instances, object_id, objects, write_compact
-from dataset.drawn.phrases import about, absent, attribute_wordings, expressions, names, pick, pick_several
-from dataset.drawn.pictures import TRAIN2014, Picture, Pools, save
 from dataset.wording import listed, sampled
+from tests.drawn.coco import CATEGORIES, Form, instances, object_id, objects, write_compact
+from tests.drawn.phrases import about, absent, attribute_wordings, expressions, names, pick, pick_several
+from tests.drawn.pictures import TRAIN2014, Picture, Pools, save
 from utils.progress import Bar
 
 MOST_SENTENCES = 3

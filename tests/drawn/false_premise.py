@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from dataset.drawn.coco import write_compact
-from dataset.drawn.families.refer_seg import (
+from tests.drawn.coco import write_compact
+from tests.drawn.phrases import about, attribute_wordings, expressions, mistaken, name, pick, pick_several
+from tests.drawn.pictures import Picture, Pools, save
+from tests.drawn.refer_seg import (
     KINDS,
     LAYOUTS,
     SAIAPR,
@@ -19,8 +21,6 @@ from dataset.drawn.families.refer_seg import (
     one,
     write_sets,
 )
-from dataset.drawn.phrases import about, attribute_wordings, expressions, mistaken, name, pick, pick_several
-from dataset.drawn.pictures import Picture, Pools, save
 
 MOST_TRUE = 2
 

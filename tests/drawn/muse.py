@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dataset.drawn.coco import Form, objects, write_compact
-from dataset.drawn.phrases import about, expressions, name, pick
-from dataset.drawn.pictures import COCO, TRAIN2014, Picture, Pools, save
 from dataset.wording import listed, sampled
+from tests.drawn.coco import Form, objects, write_compact
+from tests.drawn.phrases import about, expressions, name, pick
+from tests.drawn.pictures import COCO, TRAIN2014, Picture, Pools, save
 from utils.progress import Bar
 
 FORMS: tuple[Form, ...] = ("polygons", "compressed", "runs")

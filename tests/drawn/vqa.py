@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dataset.drawn.coco import write_compact
-from dataset.drawn.phrases import absent, expressions, name, pick
-from dataset.drawn.pictures import COCO, Picture, Pools, save
 from dataset.drawn.queries import plural
 from dataset.drawn.writer import explanation
+from tests.drawn.coco import write_compact
+from tests.drawn.phrases import absent, expressions, name, pick
+from tests.drawn.pictures import COCO, Picture, Pools, save
 from utils.progress import Bar
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dataset.drawn.coco import CATEGORIES, Form, annotation, box, instances, write_compact
-from dataset.drawn.pictures import COCO, Picture, Pools, save
+from tests.drawn.coco import CATEGORIES, Form, annotation, box, instances, write_compact
+from tests.drawn.pictures import COCO, Picture, Pools, save
 from utils.progress import Bar
 
 PARTS = ("upper_half", "lower_half")

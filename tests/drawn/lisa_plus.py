@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dataset.drawn.coco import object_id, rings, write_compact
-from dataset.drawn.families.vqa import which_questions
-from dataset.drawn.phrases import expressions, name, names
-from dataset.drawn.pictures import COCO, Picture, Pools, save
 from dataset.wording import listed, sampled
+from tests.drawn.coco import object_id, rings, write_compact
+from tests.drawn.phrases import expressions, name, names
+from tests.drawn.pictures import COCO, Picture, Pools, save
+from tests.drawn.vqa import which_questions
 from utils.progress import Bar
 
 Draw = Callable[[Picture, np.random.Generator], dict[str, Any]]

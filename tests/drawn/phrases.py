@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dataset.drawn.objects import COLOURS, KINDS, SceneObject
-from dataset.drawn.pictures import Picture
 from dataset.drawn.queries import ATTRIBUTE, scene_intents
+from tests.drawn.pictures import Picture
 
 END = (".", "?")
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.drawn.families.false_premise import (
+from dataset.drawn.manifest import begin, finish
+from tests.drawn.false_premise import (
     write_correct_refer_seg,
     write_fp_reason_seg,
     write_fp_refer_seg,
     write_neg_refer_seg,
 )
-from dataset.drawn.families.lisa_plus import write_reason_seg_plus
-from dataset.drawn.families.muse import write_multi_reason_seg
-from dataset.drawn.families.parts import write_parts
-from dataset.drawn.families.refer_seg import write_refer_seg
-from dataset.drawn.families.sem_seg import write_label_maps
-from dataset.drawn.families.vqa import write_vqa
-from dataset.drawn.manifest import begin, finish
-from dataset.drawn.pictures import Pools
+from tests.drawn.lisa_plus import write_reason_seg_plus
+from tests.drawn.muse import write_multi_reason_seg
+from tests.drawn.parts import write_parts
+from tests.drawn.pictures import Pools
+from tests.drawn.refer_seg import write_refer_seg
+from tests.drawn.sem_seg import write_label_maps
+from tests.drawn.vqa import write_vqa
 from utils.errors import DataError
 
 MANIFEST = "drawn_layouts.json"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.drawn.coco import write_compact
-from dataset.drawn.pictures import COCO, Picture, Pools, save
+from tests.drawn.coco import write_compact
+from tests.drawn.pictures import COCO, Picture, Pools, save
 from utils.progress import Bar
 
 OUTDOORS = 0

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from dataset.drawn.objects import KINDS
-from dataset.drawn.pictures import Picture
+from tests.drawn.pictures import Picture
 from utils.files import write_text
 
 Form = Literal["polygons", "runs", "compressed", "list"]

@@ -1,1 +1,0 @@
-"""Layouts of the dataset families, each written from drawn pictures."""
