@@ -143,12 +143,11 @@ class AnchorSegModel(PreTrainedModel):
             CheckpointError: see `anchorseg.model_folder`.
         """
         folder = local_folder(folder, "the model folder")
-        if "config" not in kwargs:
-            kwargs["config"] = model_folder.read_config(folder)
-            model_folder.check_weights(folder, kwargs["config"], cls)
+        config = kwargs.pop("config", None) or model_folder.read_config(folder)
+        model_folder.check_weights(folder, config, cls)
         with without_bars_in_logs():
             model, info = super().from_pretrained(
-                folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                folder, *args, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
             )
         model_folder.refuse_tensors(
             folder,

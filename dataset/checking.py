@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
@@ -45,6 +45,15 @@ class Checkable(Protocol):
 
     def without(self, indices: Collection[int]) -> Checkable:
         """The same without some records."""
+
+
+Record = TypeVar("Record")
+
+
+def others(records: Sequence[Record], indices: Collection[int]) -> list[Record]:
+    """The records that are not at `indices`, for `Checkable.without`."""
+    leaving = set(indices)
+    return [record for index, record in enumerate(records) if index not in leaving]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from dataset.checking import others
 from dataset.families.assembled import Target, assemble
 from dataset.families.custom_forms import FORMS, CocoForm, Form, LabelMeForm, Labels, listed
 from dataset.families.custom_masks import LabelMapForm, PhraseMaskForm
@@ -87,8 +88,8 @@ class _LabelledImages:
 
     def without(self: Images, indices: Collection[int]) -> Images:
         """See `dataset.checking.Checkable`."""
-        left, leaving = copy.copy(self), set(indices)
-        left._numbers = [number for index, number in enumerate(self._numbers) if index not in leaving]
+        left = copy.copy(self)
+        left._numbers = others(self._numbers, indices)
         return left
 
     def _read(self, index: int) -> tuple[np.ndarray, Labels]:

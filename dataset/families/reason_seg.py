@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from dataset.checking import others
 from dataset.images import image_size, read_image
 from dataset.masks import IGNORE
 from dataset.readers.labelme import LabelMeFile, parse_labelme
@@ -229,8 +230,8 @@ class ReasonSeg:
 
     def without(self, indices: Collection[int]) -> ReasonSeg:
         """See `dataset.checking.Checkable`."""
-        left, leaving = copy.copy(self), set(indices)
-        left._records = [record for index, record in enumerate(self._records) if index not in leaving]
+        left = copy.copy(self)
+        left._records = others(self._records, indices)
         return left
 
     def evaluation_sample(self, index: int, *, protocol: Protocol) -> Sample:
@@ -329,8 +330,8 @@ class ReasonSegTraining:
 
     def without(self, indices: Collection[int]) -> ReasonSegTraining:
         """See `dataset.checking.Checkable`."""
-        left, leaving = copy.copy(self), set(indices)
-        left._images = [image for index, image in enumerate(self._images) if index not in leaving]
+        left = copy.copy(self)
+        left._images = others(self._images, indices)
         return left
 
     def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
