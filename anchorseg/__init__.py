@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,8 +37,31 @@ _MODULES = {
 }
 
 
+def _refuse_namesakes() -> None:
+    """Refuse to go on where other packages hide those beside this one, whose names are short.
+
+    Raises:
+        ImportError: naming the package, where it was found, and the remedy.
+    """
+    root = Path(__file__).resolve().parent.parent
+    for name in ("utils", "model", "dataset"):
+        spec = find_spec(name)
+        places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+        if not any(Path(place).resolve().is_relative_to(root / name) for place in places if place):
+            where = "cannot be found" if spec is None else f"is imported from {places[-1] or places[0]}"
+            raise ImportError(
+                f"AnchorSeg's package {name!r} ({root / name}) {where}: a package of the same name comes first on "
+                "sys.path; rename yours, or start python in another folder and with a script that lies elsewhere"
+            )
+
+
+_refuse_namesakes()
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: torch and transformers take seconds."""
+    if name == "__version__":
+        return import_module("utils.version").__version__
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -13,6 +13,7 @@ from anchorseg.tokens import TokenStrings
 from model.sam import SamSizes
 from utils.files import to_json
 from utils.settings import from_dict
+from utils.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ class AnchorSegConfig(PreTrainedConfig):
                 f"config.tokens names {len(self.tokens['reasoning'])} reasoning tokens, but config.method.num_latents "
                 f"is {self.method['num_latents']}; they must agree"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in config.json, with the version of this project that writes it."""
+        return {**super().to_dict(), "anchorseg_version": __version__}
 
     @property
     def sam_sizes(self) -> SamSizes:

@@ -46,7 +46,7 @@ def mixture(families: str, chosen: dict[str, str], custom_data: str | None) -> l
     return names
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Open everything, report, draw; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir", help="folder that holds all datasets, --dataset_dir of a run")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--index_dir", help="as in train_ds.py")
     parser.add_argument("--workers", type=int, default=TrainSettings.workers, help="processes that check records")
     parser.add_argument("--sheet", help="picture to write, with samples of every dataset that can train")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(argv)
     chosen = {family: getattr(given, f"{family}_data") for family in SETS}
     wanted = mixture(given.dataset, chosen, given.custom_data) if given.dataset else []
     if given.sheet:

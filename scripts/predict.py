@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import get_args
 
 from dataset.templates.wording import Kind
@@ -10,7 +11,7 @@ from utils.errors import SettingsError, exit_on_error
 from utils.pictures import check_picture_path, save_picture
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Load, ask, print, draw; what can be wrong with the arguments is found before torch is imported."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", help="image file")
@@ -25,7 +26,7 @@ def main() -> None:
         default="model",
         help="attention output of padding patches: as the model was trained; plain: as in the published demos",
     )
-    ask(parser.parse_args())
+    ask(parser.parse_args(argv))
 
 
 def ask(arguments: argparse.Namespace) -> None:

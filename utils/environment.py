@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from utils.version import __version__
+
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = {
     "torch": ("torch",),
@@ -30,7 +32,7 @@ def describe_environment(root: str | Path = _ROOT) -> dict[str, Any]:
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [sys.executable, *sys.argv],
         "git": git_state(root),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"anchorseg": __version__, "python": platform.python_version(), **versions},
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "devices": device_names(),

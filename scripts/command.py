@@ -1,0 +1,43 @@
+"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|check-data ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from utils.errors import SettingsError, exit_on_error
+
+COMMANDS = {
+    "train": ("train_ds", "train a model; on several GPUs: deepspeed --module train_ds"),
+    "evaluate": ("eval_reasonseg", "score a model on benchmarks; on several GPUs: deepspeed --module eval_reasonseg"),
+    "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
+    "predict": ("scripts.predict", "ask one question about one image"),
+    "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
+}
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"  {name:<12}{about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(["usage: anchorseg COMMAND ...", "", *lines, "", "`anchorseg COMMAND --help` lists its flags."])
+
+
+@exit_on_error()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hand the command line to one of the programs; returns its exit status.
+
+    Raises:
+        SettingsError: for an unknown command.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(import_module("utils.version").__version__)
+        return 0
+    if name not in COMMANDS:
+        raise SettingsError(f"`anchorseg {name}` is no command; allowed: {', '.join(COMMANDS)}")
+    sys.argv = [f"anchorseg {name}", *rest]
+    return import_module(COMMANDS[name][0]).main(rest) or 0
