@@ -127,9 +127,7 @@ def load_model(
     config = read_config(folder)
     registry = TokenRegistry.load(folder, config.token_strings)
     model_folder.check_ids(folder, token_ids(registry), config)
-    model = AnchorSegModel.from_pretrained(
-        folder, config=config, dtype=dtype, quantization_config=quantised, **kwargs
-    )
+    model = AnchorSegModel.from_pretrained(folder, config=config, dtype=dtype, quantization_config=quantised, **kwargs)
     if padding_attention != "model":
         model.method = replace(model.method, padding_attention=padding_attention)
     return model.eval(), registry

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
-from dataset.batch import Batch, Collator, ImageViews
+from dataset.batch import Batch
 from dataset.checking import Checkable, Outcome, check_records, refuse_faults, sentence
+from dataset.collator import Collator, ImageViews
 from dataset.feature_store import FeatureStore
 from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
@@ -115,7 +116,7 @@ def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
         rates,
         seed=settings.seed,
         each_record_once=settings.sampling == "epoch",
-        check=collator.check,
+        encode=collator.encode,
         max_attempts=1 if settings.strict_data else 20,
     )
 
@@ -169,7 +170,7 @@ class _CollateDraws:
 
     def __call__(self, draws: Sequence[Draw]) -> tuple[Batch, tuple[str, ...]]:
         skipped = tuple(reason for draw in draws for reason in draw.skipped)
-        return self.collator([draw.sample for draw in draws]), skipped
+        return self.collator.collate([draw.encoded for draw in draws]), skipped
 
 
 def training_batches(mixture: Mixture, collator: Collator, order: DrawOrder, workers: int) -> DataLoader:

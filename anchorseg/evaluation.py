@@ -18,7 +18,8 @@ from anchorseg.modeling import AnchorSegModel
 from anchorseg.protocols import Asker, prepare
 from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, ignored, row_of, truths, united
 from anchorseg.tokens import TokenRegistry
-from dataset.batch import Batch, Collator
+from dataset.batch import Batch, Images
+from dataset.collator import Collator
 from dataset.registry import Benchmark
 from dataset.sample import Protocol, Sample
 from utils.distributed import all_gather_objects, is_main, rank, world_size
@@ -117,14 +118,14 @@ def check_benchmark(name: str, source: Benchmark, protocol: Protocol) -> None:
 
 
 @dataclass(frozen=True)
-class _Prepared(Dataset[tuple[Sample, Batch]]):
-    """Samples of a benchmark with their batches, read in any process."""
+class _Prepared(Dataset[tuple[Sample, Batch | Images]]):
+    """Samples of a benchmark with what the model reads of them, made in any process."""
 
     source: Benchmark
     protocol: Protocol
     collator: Collator
 
-    def __getitem__(self, index: int) -> tuple[Sample, Batch]:
+    def __getitem__(self, index: int) -> tuple[Sample, Batch | Images]:
         sample = self.source.evaluation_sample(index, protocol=self.protocol)
         return sample, prepare(self.collator, sample, self.protocol)
 
@@ -189,8 +190,8 @@ class Evaluator:
             num_workers=min(self.workers, len(mine)),
         )
         bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
-        for index, (sample, batch) in zip(mine, bar, strict=True):
-            for prediction in self._predictions(source.scoring, index, protocol, sample, batch):
+        for index, (sample, prepared) in zip(mine, bar, strict=True):
+            for prediction in self._predictions(source.scoring, index, protocol, sample, prepared):
                 rows.append(prediction.row)
                 if show is not None:
                     show(prediction)
@@ -212,9 +213,9 @@ class Evaluator:
             self.asker.cache.finish()
 
     def _predictions(
-        self, scoring: str, index: int, protocol: Protocol, sample: Sample, batch: Batch
+        self, scoring: str, index: int, protocol: Protocol, sample: Sample, prepared: Batch | Images
     ) -> Iterator[Prediction]:
-        replies = self.asker.replies(sample, protocol, scoring, batch)
+        replies = self.asker.replies(sample, protocol, scoring, prepared)
         for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
             row = row_of(sample, index, number, reply, scoring)
             yield Prediction(

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.batch import Batch
+from dataset.batch import Images
 from dataset.feature_store import DamagedEntryError, FeatureStore, Usage, measure, remove_leftovers
 from model.sam import SamBackbone
 from utils import geometry
@@ -52,7 +52,7 @@ def open_store(sam: SamBackbone, root: Path) -> FeatureStore:
 
 
 class FeatureCache:
-    """Gives every image of a batch its SAM features.
+    """Gives every image its SAM features.
 
     All ranks make one together, which prints what is there, and call `say` and `finish` together.
 
@@ -79,22 +79,22 @@ class FeatureCache:
         self._report(usage)
 
     @torch.no_grad()
-    def fill(self, batch: Batch) -> tuple[Batch, float]:
-        """The batch with the features of all its images, and the share of images that were not encoded for it.
+    def fill(self, images: Images) -> tuple[Images, float]:
+        """The images with the features of all, and the share of them that was not encoded for it.
 
         Args:
-            batch: on the encoder's device, made by a collator with this cache's store.
+            images: on the encoder's device, made by a collator with this cache's store.
         """
-        assert all(batch.sam_keys), "the collator has no store"
-        views = iter(batch.sam_pixels)
+        assert all(images.feature_keys), "the collator has no store"
+        views = iter(images.mask_pixels)
         encoded = self._counts["encoded"]
         features = tuple(
-            self._find_or_make(key, next(views)) if given is None else given
-            for key, given in zip(batch.sam_keys, batch.sam_features, strict=True)
+            self._find_or_make(key, next(views)) if stored is None else stored
+            for key, stored in zip(images.feature_keys, images.mask_features, strict=True)
         )
         self._counts["images"] += len(features)
         hits = 1 - (self._counts["encoded"] - encoded) / len(features)
-        return replace(batch, sam_pixels=batch.sam_pixels[:0], sam_features=features), hits
+        return replace(images, mask_pixels=images.mask_pixels[:0], mask_features=features), hits
 
     def _find_or_make(self, key: str, view: Tensor) -> Tensor:
         # A worker looked some batches ago; and what it found damaged is dropped here, where it can be said.

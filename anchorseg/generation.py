@@ -65,8 +65,10 @@ def generate(
         max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
         answer: ids that every row gets instead of the model's choice.
     """
-    questions = [row[own].tolist() for row, own in zip(batch.input_ids, batch.segments > PREFIX, strict=True)]
-    images, rows = read_images(model, batch), batch.row_images.tolist()
+    asked = batch.conversations
+    questions = [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > PREFIX, strict=True)]
+    images = read_images(model, batch.images, asked.prefixes(len(batch.images)))
+    rows = asked.row_images.tolist()
     return answer_questions(model, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer)
 
 
@@ -114,6 +116,6 @@ def answer_questions(
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
     positions = locate_banks(ids, model.bank_ids)
-    context = model.image_context(images.batch, images.hidden, images.sam_features.result())
+    context = model.image_context(images.images, images.sequences, images.hidden, images.sam_features.result())
     segmentation = model.segment(hidden, positions, context)
     return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

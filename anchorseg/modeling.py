@@ -15,10 +15,10 @@ from transformers import Cache, PreTrainedModel
 
 from anchorseg import model_folder
 from anchorseg.config import AnchorSegConfig
-from anchorseg.query_bank import BankPositions, QueryBankProjector, gather_states, locate_banks
+from anchorseg.query_bank import QueryBankProjector, gather_states
 from anchorseg.spatial_prior import min_max, similarity
-from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, Batch
-from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
+from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
+from model.llava import LlavaBackbone
 from model.sam import SamBackbone
 from utils import geometry
 from utils.loading import local_folder, without_bars_in_logs
@@ -39,14 +39,14 @@ class Segmentation:
     """Masks of N targets in reading order.
 
     Attributes:
-        target_images: (N,) image of each target.
+        counts: targets of each image.
         prior: the spatial prior, or None where the method does not compute it.
         low_resolution: (N, M, M) mask logits.
         iou: (N,) SAM's own quality estimate, untrained by this method.
         masks: for each image (n, H, W) float32 mask logits; a pixel belongs to the mask where the logit is > 0.
     """
 
-    target_images: Tensor
+    counts: tuple[int, ...]
     prior: Prior | None
     low_resolution: Tensor
     iou: Tensor
@@ -67,19 +67,16 @@ class ImageContext:
     """What decoding masks needs of the B images that R rows show.
 
     Attributes:
+        images: sizes and patch validity.
         row_images: (R,) image of each row.
         image_states: (R, P, D) last-layer states at each row's image tokens.
         sam_features: (B, C, G, G).
-        patch_valid, clip_sizes, sam_sizes, original_sizes: as in `Batch`.
     """
 
+    images: Images
     row_images: Tensor
     image_states: Tensor
     sam_features: Tensor
-    patch_valid: Tensor
-    clip_sizes: tuple[tuple[int, int], ...]
-    sam_sizes: tuple[tuple[int, int], ...]
-    original_sizes: tuple[tuple[int, int], ...]
 
 
 def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor:
@@ -166,55 +163,50 @@ class AnchorSegModel(PreTrainedModel):
         ids = self.config.token_ids
         return (*ids["reasoning"], ids["segment"])
 
-    def token_valid(self, input_ids: Tensor, segments: Tensor, patch_valid: Tensor) -> Tensor:
-        """(R, T) false at padding and at padding patches.
+    def token_valid(self, sequences: Sequences, patch_valid: Tensor) -> Tensor:
+        """(R, T) false at padding and at padding patches, of which `patch_valid` is (B, P)."""
+        start, valid = sequences.image_start, sequences.segments != PADDING
+        patches = patch_valid[sequences.row_images]
+        return valid.slice_scatter(patches, dim=1, start=start, end=start + patches.shape[1])
 
-        Args:
-            input_ids: (R, T); segments: (R, T).
-            segments: 0 prefix, 1, 2, ... conversations, -1 padding.
-            patch_valid: (R, P) validity of each row's patches.
-        """
-        valid = segments != PADDING
-        return valid.masked_scatter(input_ids == IMAGE_PLACEHOLDER, patch_valid)
+    def read(self, images: Images, sequences: Sequences, cache: Cache | None = None) -> Tensor:
+        """Prefill images and token ids: last-layer states (R, T, D), and keys and values into an empty cache."""
+        features = self.llava.image_features(images.language_pixels, images.patch_valid)
+        embeddings = self.llava.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
+        valid = self.token_valid(sequences, images.patch_valid)
+        visible = visibility(sequences.segments, valid, zero_padding=self.method.padding_attention == "zero")
+        return self.llava.hidden_states(embeddings, sequences.positions, visible, cache)
 
-    def read(self, batch: Batch, cache: Cache | None = None) -> Tensor:
-        """Read images and conversations: last-layer states (R, T, D), and keys and values into an empty cache."""
-        features = self.llava.image_features(batch.clip_pixels, batch.patch_valid)
-        embeddings = self.llava.embed(batch.input_ids, features[batch.row_images])
-        valid = self.token_valid(batch.input_ids, batch.segments, batch.patch_valid[batch.row_images])
-        visible = visibility(batch.segments, valid, zero_padding=self.method.padding_attention == "zero")
-        return self.llava.hidden_states(embeddings, batch.positions, visible, cache)
+    def sam_features(self, images: Images) -> Tensor:
+        """SAM features (B, C, G, G): those that are stored, and SAM's encoder for the other images."""
+        if all(features is None for features in images.mask_features):
+            return self.sam.image_features(images.mask_pixels)
+        encoded = iter(self.sam.image_features(images.mask_pixels) if len(images.mask_pixels) else ())
+        return torch.stack([next(encoded) if stored is None else stored for stored in images.mask_features])
 
-    def sam_features(self, batch: Batch) -> Tensor:
-        """SAM features (B, C, G, G): those that the batch brings, and SAM's encoder for the other images."""
-        if all(features is None for features in batch.sam_features):
-            return self.sam.image_features(batch.sam_pixels)
-        encoded = iter(self.sam.image_features(batch.sam_pixels) if len(batch.sam_pixels) else ())
-        return torch.stack([next(encoded) if given is None else given for given in batch.sam_features])
-
-    def image_context(self, batch: Batch, hidden: Tensor, sam_features: Tensor | None = None) -> ImageContext:
-        """What `segment` needs of the images of a batch that was read to `hidden` (R, T, D)."""
+    def image_context(
+        self, images: Images, sequences: Sequences, hidden: Tensor, sam_features: Tensor | None = None
+    ) -> ImageContext:
+        """What `segment` needs of images that were read to `hidden` (R, T, D)."""
+        start = sequences.image_start
         return ImageContext(
-            row_images=batch.row_images,
-            image_states=hidden[batch.input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1]),
-            sam_features=self.sam_features(batch) if sam_features is None else sam_features,
-            patch_valid=batch.patch_valid,
-            clip_sizes=batch.clip_sizes,
-            sam_sizes=batch.sam_sizes,
-            original_sizes=batch.original_sizes,
+            images=images,
+            row_images=sequences.row_images,
+            image_states=hidden[:, start : start + images.patch_valid.shape[1]],
+            sam_features=self.sam_features(images) if sam_features is None else sam_features,
         )
 
-    def spatial_prior(self, anchors: Tensor, rows: Tensor, context: ImageContext) -> Prior:
-        """Ground the anchors (N, D) of targets in rows (N,) in their images' token states."""
-        target_images = context.row_images[rows]
-        scores = similarity(anchors, context.image_states[rows])
-        valid = context.patch_valid[target_images] if self.method.prior_range == "valid" else None
+    def spatial_prior(self, anchors: Tensor, positions: BankPositions, context: ImageContext) -> Prior:
+        """Ground the anchors (N, D) of targets in their images' token states."""
+        images = context.images
+        scores = similarity(anchors, context.image_states[positions.rows])
+        valid = images.patch_valid[context.row_images[positions.rows]] if self.method.prior_range == "valid" else None
         responses = min_max(scores, valid)
         maps = tuple(
-            geometry.tokens_to_map(
-                responses[target_images == image].float(), self.config.clip_side, context.clip_sizes[image], size
+            geometry.tokens_to_map(of_image.float(), self.config.clip_side, content, size)
+            for of_image, content, size in zip(
+                responses.split(positions.counts), images.language_sizes, images.sizes, strict=True
             )
-            for image, size in enumerate(context.original_sizes)
         )
         return Prior(similarity=scores, responses=responses, maps=maps)
 
@@ -236,32 +228,28 @@ class AnchorSegModel(PreTrainedModel):
         """
         if len(positions) == 0:
             return self._no_targets(context)
-        target_images = context.row_images[positions.rows]
+        images = context.images
         bank = self.query_bank(*gather_states(hidden, positions))
-        prior = self.spatial_prior(bank.anchors, positions.rows, context) if self.method.spatial_prior else None
-        features = context.sam_features[target_images]
+        prior = self.spatial_prior(bank.anchors, positions, context) if self.method.spatial_prior else None
+        features = context.sam_features[context.row_images[positions.rows]]
         low_resolution, iou = self.sam(self.condition(features, prior), bank.queries)
         masks = tuple(
-            geometry.upscale_masks(
-                low_resolution[target_images == image, 0], self.sam.sizes.image_size, context.sam_sizes[image], size
+            geometry.upscale_masks(of_image, self.sam.sizes.image_size, content, size)
+            for of_image, content, size in zip(
+                low_resolution[:, 0].split(positions.counts), images.mask_sizes, images.sizes, strict=True
             )
-            for image, size in enumerate(context.original_sizes)
         )
         return Segmentation(
-            target_images=target_images,
-            prior=prior,
-            low_resolution=low_resolution[:, 0],
-            iou=iou[:, 0],
-            masks=masks,
+            counts=positions.counts, prior=prior, low_resolution=low_resolution[:, 0], iou=iou[:, 0], masks=masks
         )
 
     def _no_targets(self, context: ImageContext) -> Segmentation:
         """What `segment` gives for no target; no layer runs, for not every CUDA kernel takes an empty batch."""
-        features, side = context.sam_features, self.sam.sizes.low_resolution
-        maps = tuple(torch.zeros(0, *size, device=features.device) for size in context.original_sizes)
+        features, side, sizes = context.sam_features, self.sam.sizes.low_resolution, context.images.sizes
+        maps = tuple(torch.zeros(0, *size, device=features.device) for size in sizes)
         scores = features.new_zeros(0, context.image_states.shape[1])
         return Segmentation(
-            target_images=context.row_images[:0],
+            counts=(0,) * len(sizes),
             prior=Prior(similarity=scores, responses=scores, maps=maps) if self.method.spatial_prior else None,
             low_resolution=features.new_zeros(0, side, side),
             iou=features.new_zeros(0),
@@ -270,20 +258,24 @@ class AnchorSegModel(PreTrainedModel):
 
     def _stand_in(self, batch: Batch) -> BankPositions:
         """One target without truth for a batch of text only: ranks must run the same graph to reduce gradients."""
-        columns = torch.arange(1, self.method.bank_length + 1, device=batch.input_ids.device).unsqueeze(0)
-        return BankPositions(torch.zeros_like(columns[:, 0]), columns)
+        columns = torch.arange(1, self.method.bank_length + 1, device=batch.conversations.input_ids.device)
+        return BankPositions(
+            rows=torch.zeros_like(columns[:1]),
+            columns=columns.unsqueeze(0),
+            counts=(1, *[0] * (len(batch.images) - 1)),
+        )
 
     def forward(self, batch: Batch) -> AnchorSegOutput:
         """Read the conversations, decode a mask for each target, give logits where text is supervised."""
-        hidden = self.read(batch)
-        positions = locate_banks(batch.input_ids, self.bank_ids)
-        if len(positions) == 0 and self.training:
-            positions = self._stand_in(batch)
-        segmentation = self.segment(hidden, positions, self.image_context(batch, hidden))
-        next_labels = batch.labels[:, 1:]
-        supervised = next_labels != IGNORED_LABEL
+        images, conversations = batch.images, batch.conversations
+        hidden = self.read(images, conversations)
+        targets = conversations.targets
+        if len(targets) == 0 and self.training:
+            targets = self._stand_in(batch)
+        segmentation = self.segment(hidden, targets, self.image_context(images, conversations, hidden))
+        rows, columns = conversations.supervised
         return AnchorSegOutput(
-            logits=self.llava.logits(hidden[:, :-1][supervised]),
-            labels=next_labels[supervised],
+            logits=self.llava.logits(hidden[rows, columns]),
+            labels=conversations.labels[rows, columns + 1],
             segmentation=segmentation,
         )

@@ -50,15 +50,13 @@ class Objective:
     def _mask_terms(self, segmentation: Segmentation, batch: Batch) -> dict[str, Tensor]:
         sums: dict[str, list[Tensor]] = {}
         count = 0
-        for image in range(len(batch.records)):
-            truth = batch.target_truth(image)
-            present = truth.flatten(1).any(dim=1).nonzero()[:, 0]
-            if not len(present):
+        for image, present in enumerate(batch.conversations.present):
+            if not present:
                 continue
             count += len(present)
             # Maps of the image's size are copied only where targets without a pixel are left out.
-            kept = slice(None) if len(present) == len(truth) else present
-            for name, values in self._image_terms(segmentation, image, kept, truth[kept], batch).items():
+            kept = slice(None) if len(present) == segmentation.counts[image] else list(present)
+            for name, values in self._image_terms(segmentation, image, kept, batch).items():
                 sums.setdefault(name, []).append(values.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
@@ -66,11 +64,11 @@ class Objective:
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
     def _image_terms(
-        self, segmentation: Segmentation, image: int, kept: Tensor | slice, truth: Tensor, batch: Batch
+        self, segmentation: Segmentation, image: int, kept: list[int] | slice, batch: Batch
     ) -> dict[str, Tensor]:
-        method, prior = self.method, segmentation.prior
-        logits = segmentation.masks[image][kept]
-        ignore = batch.target_ignore(image) if method.void_pixels == "ignore" else None
+        method, prior, conversations = self.method, segmentation.prior, batch.conversations
+        logits, truth = segmentation.masks[image][kept], conversations.masks[image][kept]
+        ignore = conversations.ignore[image] if method.void_pixels == "ignore" else None
         ignore = None if ignore is None else ignore[kept]
         found = mask_loss(logits, truth, ignore=ignore)
         terms = {"mask_bce": found.bce, "mask_dice": found.dice}
@@ -79,7 +77,7 @@ class Objective:
             found = cycle.token_to_mask(maps, truth, scale=method.cycle_scale, shift=method.cycle_shift, ignore=ignore)
             terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
         if prior is not None and method.mask_to_token:
-            responses = prior.responses[segmentation.target_images == image][kept].float()
+            responses = prior.responses.split(segmentation.counts)[image][kept].float()
             found = cycle.mask_to_token(
                 responses,
                 truth,
@@ -90,7 +88,7 @@ class Objective:
                 scale=method.cycle_scale,
                 shift=method.cycle_shift,
                 ignore=ignore,
-                patch_valid=batch.patch_valid[image] if method.prior_range == "valid" else None,
+                patch_valid=batch.images.patch_valid[image] if method.prior_range == "valid" else None,
             )
             terms |= {"m2t_bce": found.bce, "m2t_dice": found.dice}
         return terms

@@ -22,7 +22,7 @@ from anchorseg.inputs import check_image, check_limits, prompts_of
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.tokens import TokenRegistry
-from dataset.sample import Conversation, Sample, Turn
+from dataset.sample import Conversation, Turn
 from dataset.templates.wording import Kind
 from model.quantised import Quantisation
 from utils.errors import NoImageError
@@ -255,10 +255,9 @@ class AnchorSegPredictor:
 
     def read(self, image: np.ndarray) -> ImagePrefix:
         """Run CLIP, SAM's encoder and the language model's prefix over an image."""
-        masks = np.zeros((0, *image.shape[:2]), dtype=bool)
-        sample = Sample(record="the image", image=image, conversations=(), masks=masks)
         parameter = next(self.model.parameters())
-        return read_images(self.model, self.collator([sample]).to(parameter.device, parameter.dtype))
+        images = self.collator.images([image]).to(parameter.device, parameter.dtype)
+        return read_images(self.model, images, self.collator.prefixes(1).to(parameter.device))
 
     def answer(self, generated: Generated, question: int, prompt: str) -> Answer:
         """Give one of the questions about an image its masks and text."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from anchorseg.modeling import AnchorSegModel, visibility
-from dataset.batch import PADDING, PREFIX, Batch
+from dataset.batch import PADDING, Images, Sequences
 from utils.beside import Beside
 
 
@@ -25,18 +25,18 @@ class ImagePrefix:
     """What all questions about B images share.
 
     Attributes:
-        ids: (B, T) system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
+        images: their views and sizes.
+        sequences: (B, T) ids of system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
         valid: (B, T) false at padding patches.
         cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
-        batch: the images, each with a row of its own.
         sam_features: (B, C, G, G), on a GPU computed beside the language model's reading and writing.
     """
 
-    ids: Tensor
+    images: Images
+    sequences: Sequences
     hidden: Tensor
     valid: Tensor
     cache: DynamicCache
-    batch: Batch
     sam_features: Beside
 
     def branch_cache(self) -> DynamicCache:
@@ -47,28 +47,22 @@ class ImagePrefix:
 
 
 @torch.inference_mode()
-def read_images(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
-    """Run CLIP, the language model and SAM's encoder over images and their prefix; conversations are not read.
+def read_images(model: AnchorSegModel, images: Images, prefixes: Sequences) -> ImagePrefix:
+    """Run CLIP, the language model and SAM's encoder over images and the prompt before them.
 
     Args:
         model: in evaluation mode.
-        batch: with at least one row; the prefix is the same for all.
+        images: at least one.
+        prefixes: of `Collator.prefixes`, the same row for each image.
     """
-    images = len(batch.patch_valid)
-    shared = batch.segments[0] == PREFIX
-    ids, segments, positions = (
-        values[:1, shared].expand(images, -1) for values in (batch.input_ids, batch.segments, batch.positions)
-    )
-    rows = torch.arange(images, device=ids.device)
-    batch = replace(batch, input_ids=ids, segments=segments, positions=positions, row_images=rows)
-    sam_features = Beside(partial(model.sam_features, batch), ids.device)
+    sam_features = Beside(partial(model.sam_features, images), prefixes.input_ids.device)
     cache = DynamicCache(config=model.llava.language_model.config)
     return ImagePrefix(
-        ids=ids,
-        hidden=model.read(batch, cache),
-        valid=model.token_valid(ids, segments, batch.patch_valid),
+        images=images,
+        sequences=prefixes,
+        hidden=model.read(images, prefixes, cache),
+        valid=model.token_valid(prefixes, images.patch_valid),
         cache=cache,
-        batch=batch,
         sam_features=sam_features,
     )
 
@@ -90,11 +84,11 @@ class PackedQuestions:
         self._model = model
         self._rows = rows
         self._cache = images.branch_cache()
-        self._ids = images.ids
-        self._segments = torch.full_like(images.ids, PREFIX)
+        self._ids = images.sequences.input_ids
+        self._segments = images.sequences.segments
         self._valid = images.valid
         self._hidden = [images.hidden]
-        self._lengths = [images.ids.shape[1]] * len(rows)
+        self._lengths = [self._ids.shape[1]] * len(rows)
 
     def read(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
         """Read further ids of some questions: the state behind each, (len(pieces), D).

@@ -21,7 +21,8 @@ from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.rejection import Judged, one_pass, two_passes
 from anchorseg.scoring import REJECTING, Reply
 from anchorseg.tokens import TokenRegistry
-from dataset.batch import Batch, Collator
+from dataset.batch import Batch, Images
+from dataset.collator import Collator
 from dataset.sample import Protocol, RejectSlot, Sample, TargetSlot
 from utils.errors import DataError
 
@@ -58,9 +59,9 @@ def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
     return segmentation.prior.maps[0][chosen].amax(dim=0).cpu().numpy()
 
 
-def prepare(collator: Collator, sample: Sample, protocol: Protocol) -> Batch:
-    """What the model reads of a sample: its image and, where answers are not to be written, its conversations."""
-    return collator([dataclasses.replace(sample, conversations=()) if protocol == "generate" else sample])
+def prepare(collator: Collator, sample: Sample, protocol: Protocol) -> Batch | Images:
+    """What the model reads of a sample: its image, and its conversations where answers are not to be written."""
+    return collator.images([sample.image]) if protocol == "generate" else collator([sample])
 
 
 class Asker:
@@ -93,24 +94,26 @@ class Asker:
         self.cache = cache
 
     @torch.inference_mode()
-    def replies(self, sample: Sample, protocol: Protocol, scoring: str, batch: Batch | None = None) -> list[Reply]:
+    def replies(
+        self, sample: Sample, protocol: Protocol, scoring: str, prepared: Batch | Images | None = None
+    ) -> list[Reply]:
         """A reply for each question of a sample.
 
         Args:
             sample: made for the protocol.
             protocol: how to ask.
             scoring: of its benchmark.
-            batch: of `prepare`, where it was made before.
+            prepared: of `prepare`, where it was made before.
 
         Raises:
             DataError: if slots or conversations do not fit the questions.
         """
-        batch = prepare(self.collator, sample, protocol) if batch is None else batch
-        if protocol == "generate":
-            return self._generated(sample, batch)
+        read = prepare(self.collator, sample, protocol) if prepared is None else prepared
+        if isinstance(read, Images):
+            return self._generated(sample, read)
         published = protocol == "forced" and scoring in REJECTING
         counts = slot_counts(sample, rejections=published)
-        judged = self._judge(self._ready(batch), protocol, published)
+        judged = self._judge(self._ready(read), protocol, published)
         logits = judged.segmentation.masks[0]
         # The published protocol counts a logit of 0 as mask.
         masks = logits >= 0 if published else logits > 0
@@ -131,14 +134,18 @@ class Asker:
         if protocol == "symmetric":
             return one_pass(self.model, batch)
         segmentation = self.model(batch).segmentation
-        return Judged(segmentation, torch.zeros_like(segmentation.target_images, dtype=torch.bool))
+        return Judged(segmentation, torch.zeros_like(segmentation.iou, dtype=torch.bool))
 
     def _ready(self, batch: Batch) -> Batch:
-        parameter = next(self.model.parameters())
-        batch = batch.to(parameter.device, parameter.dtype)
-        return batch if self.cache is None else self.cache.fill(batch)[0]
+        weight = next(self.model.parameters())
+        return dataclasses.replace(batch.to(weight.device, weight.dtype), images=self._images_ready(batch.images))
 
-    def _generated(self, sample: Sample, batch: Batch) -> list[Reply]:
+    def _images_ready(self, images: Images) -> Images:
+        weight = next(self.model.parameters())
+        images = images.to(weight.device, weight.dtype)
+        return images if self.cache is None else self.cache.fill(images)[0]
+
+    def _generated(self, sample: Sample, images: Images) -> list[Reply]:
         conversations = sample.conversations
         if len(conversations) != len(sample.questions):
             raise DataError(
@@ -146,10 +153,11 @@ class Asker:
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        images = read_images(self.model, self._ready(batch))
+        prefixes = self.collator.prefixes(1).to(next(self.model.parameters()).device)
+        prefix = read_images(self.model, self._images_ready(images), prefixes)
         questions = [self.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
         starts = range(0, len(questions), self.max_rows)
-        return [reply for start in starts for reply in self._chunk(images, questions[start : start + self.max_rows])]
+        return [reply for start in starts for reply in self._chunk(prefix, questions[start : start + self.max_rows])]
 
     def _chunk(self, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
         """Replies to some questions about one image."""

@@ -5,25 +5,12 @@ Letters: R rows, N targets, K latent tokens, T positions, D language width, C pr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class BankPositions:
-    """Where the targets' tokens stand: row (N,) and columns (N, K + 1) of `<REAS_1>` ... `<REAS_K>`, `<SEG>`.
-
-    Targets are in reading order: by row, then by position.
-    """
-
-    rows: Tensor
-    columns: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
+from dataset.batch import BankPositions
 
 
 class QueryBank(NamedTuple):
@@ -37,32 +24,18 @@ class QueryBank(NamedTuple):
     anchors: Tensor
 
 
-def locate_left(input_ids: Tensor, segment_id: int, num_latents: int) -> BankPositions:
-    """The K positions left of every `<SEG>`, whatever stands there, as the published code takes them.
-
-    The published gRefCOCO protocol depends on it: its second pass turns `<REJ>`, which no latents precede, to `<SEG>`.
-
-    Args:
-        input_ids: (R, T) token ids.
-        segment_id: id of `<SEG>`.
-        num_latents: K.
-    """
-    rows, ends = (input_ids == segment_id).nonzero(as_tuple=True)
-    return BankPositions(rows, ends.unsqueeze(1) + torch.arange(-num_latents, 1, device=input_ids.device))
-
-
 def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
-    """Find every target by its ids.
+    """Find every target that the model wrote by its ids, one row for each image; the host waits for the device.
 
     Args:
-        input_ids: (R, T) token ids.
+        input_ids: (B, T) token ids.
         bank_ids: the K + 1 ids of one target, `<SEG>` last.
 
     Raises:
         ValueError: if a `<SEG>` is not directly preceded by the K latent ids in order.
     """
-    positions = locate_left(input_ids, bank_ids[-1], len(bank_ids) - 1)
-    rows, columns = positions.rows, positions.columns
+    rows, ends = (input_ids == bank_ids[-1]).nonzero(as_tuple=True)
+    columns = ends.unsqueeze(1) + torch.arange(1 - len(bank_ids), 1, device=input_ids.device)
     found = input_ids[rows.unsqueeze(1), columns.clamp(min=0)]
     expected = torch.tensor(bank_ids, device=input_ids.device)
     if bool((columns < 1).any()) or bool((found != expected).any()):
@@ -72,7 +45,8 @@ def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
             f"{found[wrong, :-1].tolist()}, but must follow the latent ids {list(bank_ids[:-1])}; "
             "check that tokenizer and model have the same number of latent tokens"
         )
-    return positions
+    counts = tuple(torch.bincount(rows, minlength=len(input_ids)).tolist())
+    return BankPositions(rows=rows, columns=columns, counts=counts)
 
 
 def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Tensor]:

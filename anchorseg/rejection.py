@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel, Segmentation
-from anchorseg.query_bank import BankPositions, locate_banks, locate_left
 from dataset.batch import Batch
 
 
@@ -48,11 +47,6 @@ def as_targets(input_ids: Tensor, segment_id: int, reject_id: int) -> Tensor:
     return torch.where(input_ids == reject_id, segment_id, input_ids)
 
 
-def slot_positions(model: AnchorSegModel, input_ids: Tensor) -> BankPositions:
-    """Banks of the second pass: the K positions left of every `<SEG>`, which after a former `<REJ>` are no latents."""
-    return locate_left(input_ids, model.config.token_ids["segment"], model.method.num_latents)
-
-
 def _choices(model: AnchorSegModel, hidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Likeliest ids (N,) for given places, from the states before them; no other logits are computed."""
     return model.llava.logits(hidden[rows, columns - 1]).argmax(dim=-1)
@@ -65,16 +59,17 @@ def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:
         model: in evaluation mode.
         batch: prompts with their true answers, `<REJ>` where there is no target.
     """
-    ids = model.config.token_ids
-    segment_id, reject_id = ids["segment"], ids["reject"]
-    is_slot = (batch.input_ids == segment_id) | (batch.input_ids == reject_id)
-    rows, columns = is_slot.nonzero(as_tuple=True)
-    choices = _choices(model, model.read(batch), rows, columns)
-    rejected = refuses(batch.input_ids[rows, columns], choices, segment_id, reject_id)
-    second = dataclasses.replace(batch, input_ids=as_targets(batch.input_ids, segment_id, reject_id))
-    positions = slot_positions(model, second.input_ids)
-    hidden = model.read(second)
-    segmentation = model.segment(hidden, positions, model.image_context(second, hidden))
+    images, conversations = batch.images, batch.conversations
+    segment_id, reject_id = model.config.token_ids["segment"], model.config.token_ids["reject"]
+    slots = conversations.slots
+    rows, ends = slots.rows, slots.columns[:, -1]
+    choices = _choices(model, model.read(images, conversations), rows, ends)
+    rejected = refuses(conversations.input_ids[rows, ends], choices, segment_id, reject_id)
+    ids = as_targets(conversations.input_ids, segment_id, reject_id)
+    second = dataclasses.replace(conversations, input_ids=ids)
+    hidden = model.read(images, second)
+    # Before a former <REJ> the K columns hold no latents; the published code takes what stands there.
+    segmentation = model.segment(hidden, slots, model.image_context(images, second, hidden))
     return Judged(segmentation, rejected)
 
 
@@ -85,8 +80,9 @@ def one_pass(model: AnchorSegModel, batch: Batch) -> Judged:
         model: in evaluation mode.
         batch: prompts whose answers have a query bank in every slot.
     """
-    hidden = model.read(batch)
-    positions = locate_banks(batch.input_ids, model.bank_ids)
-    choices = _choices(model, hidden, positions.rows, positions.columns[:, 0])
-    segmentation = model.segment(hidden, positions, model.image_context(batch, hidden))
+    images, conversations = batch.images, batch.conversations
+    hidden = model.read(images, conversations)
+    targets = conversations.targets
+    choices = _choices(model, hidden, targets.rows, targets.columns[:, 0])
+    segmentation = model.segment(hidden, targets, model.image_context(images, conversations, hidden))
     return Judged(segmentation, choices == model.config.token_ids["reject"])

@@ -325,8 +325,8 @@ class Trainer:
         batch = batch.to(self.engine.device, DTYPES[self.settings.precision])
         if self.cache is None:
             return batch, {}
-        batch, hits = self.cache.fill(batch)
-        return batch, {"cache_hits": torch.tensor(hits)}
+        images, hits = self.cache.fill(batch.images)
+        return replace(batch, images=images), {"cache_hits": torch.tensor(hits)}
 
     def _micro_step(self, step: int, micro: int, batch: Batch) -> Losses:
         seed_torch(self.settings.seed, "dropout", micro)

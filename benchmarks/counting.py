@@ -68,8 +68,9 @@ def _as_integers(indices: list[Tensor | None]) -> list[Tensor | None]:
 
 def on_meta(batch: Batch, dtype: torch.dtype) -> Batch:
     """The batch with its pixels on meta; all else stays, for shapes depend on it."""
-    pixels = {name: getattr(batch, name).to("meta", dtype) for name in ("clip_pixels", "sam_pixels")}
-    return dataclasses.replace(batch, **pixels)
+    images = batch.images
+    pixels = {name: getattr(images, name).to("meta", dtype) for name in ("language_pixels", "mask_pixels")}
+    return dataclasses.replace(batch, images=dataclasses.replace(images, **pixels))
 
 
 class Counter:

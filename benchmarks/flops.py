@@ -119,7 +119,8 @@ def written(model: AnchorSegModel, registry: WordRegistry, questions: int) -> di
         one_by_one(model, alone, answer=answer)
 
     def together() -> None:
-        answer_questions(model, read_images(model, batch), asked, [0] * questions, answer=answer)
+        images = read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
+        answer_questions(model, images, asked, [0] * questions, answer=answer)
 
     # A dictated answer computes no logits; those of its steps are added: a bank is one step here, or a step an id.
     steps = len(answer) + 1

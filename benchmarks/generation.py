@@ -26,7 +26,8 @@ from anchorseg.presets import preset_config
 from anchorseg.query_bank import locate_banks
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from benchmarks.naive import clip_features
-from dataset.batch import Batch, Collator
+from dataset.batch import Batch
+from dataset.collator import Collator
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from utils.seeding import generator_for, seed_torch
 
@@ -49,11 +50,13 @@ def one_by_one(
     """
     eos, llava = model.config.token_ids["eos"], model.llava
     following = dict(itertools.pairwise(model.bank_ids))
-    valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid)
-    visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
+    images, asked = batch.images, batch.conversations
+    valid = model.token_valid(asked, images.patch_valid)
+    visible = visibility(asked.segments, valid, zero_padding=model.method.padding_attention == "zero")
     cache = DynamicCache(config=llava.language_model.config)
-    features = clip_features(model, batch.clip_pixels, batch.patch_valid)
-    states = [llava.hidden_states(llava.embed(batch.input_ids, features), batch.positions, visible, cache)]
+    features = clip_features(model, images.language_pixels, images.patch_valid)
+    embeddings = llava.embed(asked.input_ids, features, asked.image_start)
+    states = [llava.hidden_states(embeddings, asked.positions, visible, cache)]
     ids: list[int] = []
     for step in range(max_new_tokens):
         if answer is not None:
@@ -68,13 +71,13 @@ def one_by_one(
         ids.append(chosen)
         token = torch.tensor([[chosen]], device=valid.device)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
-        position = batch.positions[:, -1:] + len(ids)
+        position = asked.positions[:, -1:] + len(ids)
         states.append(
             llava.hidden_states(llava.language_model.embed_tokens(token), position, valid.unsqueeze(1), cache)
         )
-    sequence = torch.cat([batch.input_ids, batch.input_ids.new_tensor([ids])], dim=1)
+    sequence = torch.cat([asked.input_ids, asked.input_ids.new_tensor([ids])], dim=1)
     positions = locate_banks(sequence, model.bank_ids)
-    context = model.image_context(batch, states[0])
+    context = model.image_context(images, asked, states[0])
     segmentation = model.segment(torch.cat(states, dim=1), positions, context)
     return Generated([ids], segmentation, positions.rows)
 

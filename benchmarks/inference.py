@@ -67,7 +67,7 @@ class Answers:
 
     def read(self) -> ImagePrefix:
         """The images."""
-        return read_images(self.model, self.unread)
+        return read_images(self.model, self.unread.images, self.unread.conversations.prefixes(len(self.unread.images)))
 
     def write(self, images: ImagePrefix) -> Tensor:
         """Low-resolution masks of the answers about images that are read."""

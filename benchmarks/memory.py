@@ -309,7 +309,7 @@ def inference(size: str, questions: int, height: int, width: int) -> dict[str, d
     batch = on_meta(collate(model, registry, asked, share_prefix=True), DTYPE)
     live = LiveBytes(_state(model))
     with cuda_kernels(), live, Counter().watch([]):
-        read = read_images(model, batch)
+        read = read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
         prefix = live.now
         ids = questions_of(model, registry, asked[0])
         answer_questions(model, read, ids, [0] * questions, answer=answer_ids(registry))

@@ -20,7 +20,6 @@ from anchorseg import cycle
 from anchorseg.losses import DICE_SMOOTH
 from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, visibility
 from anchorseg.objective import LossWeights
-from anchorseg.query_bank import locate_banks
 from dataset.batch import IGNORED_LABEL, Batch
 from model.sam import SamBackbone
 from utils import geometry
@@ -79,20 +78,20 @@ def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
         model: of any size, within `published`.
         batch: collated with `share_prefix=False`.
     """
-    rows = batch.row_images
-    features = clip_features(model, batch.clip_pixels[rows], batch.patch_valid[rows])
-    embeddings = model.llava.embed(batch.input_ids, features)
-    valid = model.token_valid(batch.input_ids, batch.segments, batch.patch_valid[rows])
-    visible = visibility(batch.segments, valid, zero_padding=model.method.padding_attention == "zero")
-    hidden = model.llava.hidden_states(embeddings, batch.positions, visible)
+    images, asked = batch.images, batch.conversations
+    rows = asked.row_images
+    features = clip_features(model, images.language_pixels[rows], images.patch_valid[rows])
+    embeddings = model.llava.embed(asked.input_ids, features, asked.image_start)
+    valid = model.token_valid(asked, images.patch_valid)
+    visible = visibility(asked.segments, valid, zero_padding=model.method.padding_attention == "zero")
+    hidden = model.llava.hidden_states(embeddings, asked.positions, visible)
     logits = model.llava.logits(hidden)
-    positions = locate_banks(batch.input_ids, model.bank_ids)
-    next_labels = batch.labels[:, 1:]
+    next_labels = asked.labels[:, 1:]
     supervised = next_labels != IGNORED_LABEL
     return AnchorSegOutput(
         logits=logits[:, :-1][supervised],
         labels=next_labels[supervised],
-        segmentation=model.segment(hidden, positions, model.image_context(batch, hidden)),
+        segmentation=model.segment(hidden, asked.targets, model.image_context(images, asked, hidden)),
     )
 
 
@@ -136,10 +135,10 @@ def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights, clip_side:
     assert segmentation.prior is not None
     terms = []
     for image, logits in enumerate(segmentation.masks):
-        truth = batch.target_truth(image).float()
+        truth = batch.conversations.masks[image].float()
         soft = _soft(truth, cycle.TOKEN_TO_MASK_KERNEL)
         positive = (1 - soft).sum() / (soft.sum() + 1e-6)
-        responses = segmentation.prior.responses[segmentation.target_images == image].float()
+        responses = segmentation.prior.responses.split(segmentation.counts)[image].float()
         grid = geometry.grid_side(responses.shape[1])
         coarse = geometry.masks_to_tokens(truth, clip_side, grid)
         kernel = min(cycle.MASK_TO_TOKEN_KERNEL, grid - 1 + grid % 2)
@@ -151,4 +150,4 @@ def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights, clip_side:
             _mask_loss(responses.unflatten(1, (grid, grid)), _soft(coarse, kernel), weights),
         ]
     text = F.cross_entropy(output.logits.float(), output.labels)
-    return weights.ce * text + torch.stack(terms).sum() / len(segmentation.target_images)
+    return weights.ce * text + torch.stack(terms).sum() / sum(segmentation.counts)

@@ -47,8 +47,9 @@ class Steps:
         plain, shared = (collate(model, registry, chosen, share_prefix=share) for share in (False, True))
         self.plain, self.shared = (batch.to(weight.device, weight.dtype) for batch in (plain, shared))
         with torch.no_grad():
-            features = tuple(model.sam_features(self.shared))
-        self.stored = replace(self.shared, sam_pixels=self.shared.sam_pixels[:0], sam_features=features)
+            features = tuple(model.sam_features(self.shared.images))
+        images = replace(self.shared.images, mask_pixels=self.shared.images.mask_pixels[:0], mask_features=features)
+        self.stored = replace(self.shared, images=images)
 
     def plain_loss(self) -> torch.Tensor:
         """Of the plain way, within `naive.published`."""

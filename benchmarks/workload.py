@@ -187,5 +187,5 @@ def answer_ids(registry: WordRegistry) -> list[int]:
 
 def questions_of(model: AnchorSegModel, registry: WordRegistry, sample: Sample) -> list[list[int]]:
     """Ids of each question of an unanswered sample behind its image."""
-    batch = collate(model, registry, [sample], share_prefix=False)
-    return [row[own].tolist() for row, own in zip(batch.input_ids, batch.segments > PREFIX, strict=True)]
+    asked = collate(model, registry, [sample], share_prefix=False).conversations
+    return [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > PREFIX, strict=True)]

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from dataset.collator import EncodedSample
 from dataset.sample import Sample
 from utils.errors import DataError
 from utils.seeding import generator_for
@@ -31,8 +32,13 @@ class Source(Protocol):
 class Draw:
     """One drawn sample, and the reasons for which earlier attempts at this draw were skipped."""
 
-    sample: Sample
+    encoded: EncodedSample
     skipped: tuple[str, ...]
+
+    @property
+    def sample(self) -> Sample:
+        """The sample without its ids."""
+        return self.encoded.sample
 
 
 class WithReplacement:
@@ -89,7 +95,7 @@ class Mixture(Dataset[Draw]):
         rates: relative rate of each source.
         seed: of the whole stream.
         each_record_once: visit every record once an epoch; rates then only choose what replaces a bad record.
-        check: raises `DataError` for a sample that cannot be trained on, which then counts as a bad record.
+        encode: of the collator; raises `DataError` for a sample that is too long, which then counts as a bad record.
         max_attempts: bad records in a row after which the stream stops.
 
     Raises:
@@ -103,7 +109,7 @@ class Mixture(Dataset[Draw]):
         *,
         seed: int,
         each_record_once: bool = False,
-        check: Callable[[Sample], None] = lambda sample: None,
+        encode: Callable[[Sample], EncodedSample] = lambda sample: EncodedSample(sample, ()),
         max_attempts: int = 20,
     ) -> None:
         if len(sources) != len(rates):
@@ -119,7 +125,7 @@ class Mixture(Dataset[Draw]):
         self._replace = by_rate
         self._seed = seed
         self._max_attempts = max_attempts
-        self._check = check
+        self._encode = encode
 
     def __getitem__(self, draw: int) -> Draw:
         """The sample of a global draw index; a bad record is replaced by another draw, and reported.
@@ -133,9 +139,7 @@ class Mixture(Dataset[Draw]):
             place, record = (self._replace if attempt else self._choose)(draw, rng)
             name, source = self._sources[place]
             try:
-                sample = source.training_sample(record, rng)
-                self._check(sample)
-                return Draw(sample, tuple(skipped))
+                return Draw(self._encode(source.training_sample(record, rng)), tuple(skipped))
             except DataError as error:
                 skipped.append(f"{name}: {error.reason} [{error.path}]")
         raise DataError(

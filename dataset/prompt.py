@@ -46,12 +46,20 @@ class Vocabulary(Protocol):
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Place of a query bank or of `<REJ>`: the index of its last id, and the mask of its target or None."""
+
+    end: int
+    mask: int | None
+
+
+@dataclass(frozen=True)
 class Branch:
-    """Token ids of one conversation after the image, which of them are supervised, and its targets in order."""
+    """Token ids of one conversation after the image, which of them are supervised, and its slots in order."""
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
-    targets: tuple[TargetSlot, ...]
+    slots: tuple[Slot, ...]
 
 
 class PromptEncoder:
@@ -69,29 +77,28 @@ class PromptEncoder:
     ) -> None:
         self._vocabulary = vocabulary
         self.max_length = max_length
+        self.bank_length = len(vocabulary.bank_ids)
         start, end = vocabulary.image_ids
-        self.prefix: tuple[int, ...] = (
-            vocabulary.bos_id,
-            *self._text(f"{SYSTEM} USER:"),
-            start,
-            *[image_placeholder] * num_image_tokens,
-            end,
-        )
+        opening = (vocabulary.bos_id, *self._text(f"{SYSTEM} USER:"), start)
+        self.image_start = len(opening)
+        self.prefix: tuple[int, ...] = (*opening, *[image_placeholder] * num_image_tokens, end)
 
     def _text(self, text: str) -> list[int]:
         text = text.strip()
         return self._vocabulary.encode_piece(text) if text else []
 
-    def _answer(self, parts: tuple[AnswerPart, ...]) -> list[int]:
+    def _answer(self, parts: tuple[AnswerPart, ...], start: int) -> tuple[list[int], list[Slot]]:
+        """Ids of an answer that begins at index `start` of its branch, and its slots."""
         ids: list[int] = []
+        slots: list[Slot] = []
         for part in parts:
             if isinstance(part, str):
                 ids.extend(self._text(part))
-            elif isinstance(part, TargetSlot):
-                ids.extend(self._vocabulary.bank_ids)
-            else:
-                ids.append(self._vocabulary.reject_id)
-        return ids
+                continue
+            mask = part.mask if isinstance(part, TargetSlot) else None
+            ids.extend((self._vocabulary.reject_id,) if mask is None else self._vocabulary.bank_ids)
+            slots.append(Slot(start + len(ids) - 1, mask))
+        return ids, slots
 
     def branch(self, conversation: Conversation, record: str) -> Branch:
         """Encode one conversation.
@@ -101,12 +108,16 @@ class PromptEncoder:
         """
         ids: list[int] = []
         supervised: list[bool] = []
+        slots: list[Slot] = []
         for index, turn in enumerate(conversation.turns):
             opening = "" if index == 0 else "USER: "
-            question = self._text(f"{opening}{turn.question.strip()} ASSISTANT:")
-            answer = [] if turn.answer is None else [*self._answer(turn.answer), self._vocabulary.eos_id]
-            ids += question + answer
-            supervised += [False] * len(question) + [True] * len(answer)
+            ids += self._text(f"{opening}{turn.question.strip()} ASSISTANT:")
+            supervised += [False] * (len(ids) - len(supervised))
+            if turn.answer is not None:
+                answer, placed = self._answer(turn.answer, len(ids))
+                ids += [*answer, self._vocabulary.eos_id]
+                slots += placed
+            supervised += [True] * (len(ids) - len(supervised))
         length = len(self.prefix) + len(ids)
         if length > self.max_length:
             raise DataError(
@@ -114,4 +125,4 @@ class PromptEncoder:
                 f"the conversation has {length} tokens, but at most {self.max_length} are allowed; "
                 "shorten it or raise --model_max_length",
             )
-        return Branch(tuple(ids), tuple(supervised), conversation.targets)
+        return Branch(tuple(ids), tuple(supervised), tuple(slots))

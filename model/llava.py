@@ -100,16 +100,18 @@ class LlavaBackbone(nn.Module):
             states = layer(states, keys)
         return self.network.model.multi_modal_projector(states[:, 1:])
 
-    def embed(self, input_ids: Tensor, features: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor, features: Tensor, image_start: int) -> Tensor:
         """Look up token embeddings and put each row's image features at its placeholders.
 
         Args:
-            input_ids: (R, T) ids with `IMAGE_PLACEHOLDER` at exactly P positions a row.
+            input_ids: (R, T) ids with `IMAGE_PLACEHOLDER` at the P columns from `image_start` on.
             features: (R, P, D) features of each row's image.
+            image_start: first column of the placeholders.
         """
         embeddings = self.language_model.embed_tokens(input_ids.clamp(min=0))
-        is_image = (input_ids == IMAGE_PLACEHOLDER).unsqueeze(-1)
-        return embeddings.masked_scatter(is_image, features.to(embeddings.dtype))
+        return embeddings.slice_scatter(
+            features.to(embeddings.dtype), dim=1, start=image_start, end=image_start + features.shape[1]
+        )
 
     def hidden_states(
         self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Cache | None = None

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     mask = output.segmentation.masks[0][0]
     assert mask.isfinite().all(), "mask logits are finite"
     print(
-        f"forced: {batch.input_ids.shape[1]} tokens, mask {tuple(mask.shape)} with {int((mask > 0).sum())} pixels, "
-        f"in {seconds:.1f} s; {peak_memory(device)}",
+        f"forced: {batch.conversations.input_ids.shape[1]} tokens, mask {tuple(mask.shape)} with "
+        f"{int((mask > 0).sum())} pixels, in {seconds:.1f} s; {peak_memory(device)}",
         flush=True,
     )
     if arguments.generate:

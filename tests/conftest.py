@@ -14,8 +14,10 @@ from anchorseg.build import tiny_tokenizer_model
 from anchorseg.data import make_collator
 from anchorseg.method import Method
 from anchorseg.modeling import AnchorSegModel
+from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.presets import preset_config
 from anchorseg.tokens import TokenRegistry, TokenStrings
+from dataset.batch import Batch
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from utils.seeding import seed_torch
 
@@ -78,3 +80,8 @@ def make_sample(seed: int, size: tuple[int, int] = (60, 80), conversations: int 
 
 def make_batch(model: AnchorSegModel, registry: TokenRegistry, samples: list[Sample], *, share_prefix: bool = True):
     return make_collator(model.config, registry, max_length=2048, share_prefix=share_prefix)(samples)
+
+
+def read_batch(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
+    """The images of a batch behind its prefix, read once for any number of questions."""
+    return read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))

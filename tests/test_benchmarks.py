@@ -88,7 +88,7 @@ def test_linear_layers_and_attention_are_counted(seven_billion):
     counter = Counter()
     with counter.watch(flops.large_modules(model)):
         model(batch)
-    length, width, mlp, rank = batch.input_ids.shape[1], 4096, 11008, 8
+    length, width, mlp, rank = batch.conversations.input_ids.shape[1], 4096, 11008, 8
     products = 4 * width**2 + 3 * width * mlp + 2 * 2 * rank * width
     attention = 2 * length * width
     assert counter.modules[flops.FORWARD] == 32 * 2 * length * (products + attention)

@@ -65,10 +65,8 @@ def test_command_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", command.COMMANDS)
 def test_each_command_has_help(name: str) -> None:
-    done = run_python(
-        f"import sys; from scripts import command; sys.argv = ['anchorseg', {name!r}, '--help']; sys.exit(command.main())",
-        ROOT,
-    )
+    code = f"from scripts import command; sys.argv = ['anchorseg', {name!r}, '--help']; sys.exit(command.main())"
+    done = run_python(code, ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: anchorseg {name} "), done.stdout
 

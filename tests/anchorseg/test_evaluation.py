@@ -243,8 +243,9 @@ def test_two_passes_decide_as_full_logits_do_and_draw_every_slot(trained):
     segment_id, reject_id = registry.segment_id, registry.reject_id
     with torch.inference_mode():
         judged = two_passes(model, batch)
-        refused = gres.rejected(batch.input_ids, model.llava.logits(model.read(batch)), segment_id, reject_id)
-    slots = (batch.input_ids == segment_id) | (batch.input_ids == reject_id)
+        ids, hidden = batch.conversations.input_ids, model.read(batch.images, batch.conversations)
+        refused = gres.rejected(ids, model.llava.logits(hidden), segment_id, reject_id)
+    slots = (ids == segment_id) | (ids == reject_id)
     assert judged.rejected.tolist() == refused[slots].tolist() == [False, True, False]
     assert judged.segmentation.masks[0].shape == (3, 48, 64)
 
@@ -272,8 +273,8 @@ def test_the_symmetric_decision_is_taken_before_the_bank(trained):
     with torch.inference_mode():
         long_, short_ = (one_pass(model, make_batch(model, registry, [sample])) for sample in (first, short))
         batch = make_batch(model, registry, [short])
-        start = (batch.input_ids[0] == registry.bank_ids[0]).nonzero()[-1].item()
-        choice = model.llava.logits(model.read(batch))[0, start - 1].argmax().item()
+        start = (batch.conversations.input_ids[0] == registry.bank_ids[0]).nonzero()[-1].item()
+        choice = model.llava.logits(model.read(batch.images, batch.conversations))[0, start - 1].argmax().item()
     assert choice == registry.reject_id
     assert short_.rejected.tolist() == long_.rejected.tolist()[:2] == [False, True]
 

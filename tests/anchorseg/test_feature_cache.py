@@ -48,13 +48,13 @@ class Encoder:
         self.encoded += len(output)
 
     def fill(self, samples):
-        return self.cache.fill(self.collator(samples).to("cpu", self.model.dtype))
+        return self.cache.fill(self.collator(samples).images.to("cpu", self.model.dtype))
 
     @torch.no_grad()
     def truth(self, sample):
         """What the encoder gives for the image alone; not counted."""
         before = self.encoded
-        features = self.model.sam.image_features(self.plain([sample]).sam_pixels.to(self.model.dtype))[0]
+        features = self.model.sam.image_features(self.plain([sample]).images.mask_pixels.to(self.model.dtype))[0]
         self.encoded = before
         return features
 
@@ -74,11 +74,11 @@ def test_an_image_is_encoded_once_and_found_to_the_last_bit(tmp_path, dtype):
     assert hits == 0 and encoder.encoded == 2
     second, hits = encoder.fill(samples)
     assert hits == pytest.approx(2 / 3) and encoder.encoded == 3
-    third = encoder.collator(samples)
-    assert third.sam_pixels.shape == (0, *encoder.plain(samples).sam_pixels.shape[1:])
+    third = encoder.collator(samples).images
+    assert third.mask_pixels.shape == (0, *encoder.plain(samples).images.mask_pixels.shape[1:])
     assert encoder.cache.fill(third)[1] == 1 and encoder.encoded == 3
-    for batch in (first, second, third):
-        for sample, features in zip(samples, batch.sam_features, strict=False):
+    for images in (first, second, third):
+        for sample, features in zip(samples, images.mask_features, strict=False):
             assert features.dtype == dtype and torch.equal(features, encoder.truth(sample))
 
 
@@ -87,10 +87,12 @@ def test_the_model_answers_the_same_with_and_without_stored_features(tmp_path):
     samples = [make_sample(0), make_sample(1, size=(90, 50))]
     encoder.fill(samples[:1])
     collated = encoder.collator(samples)
-    assert [features is None for features in collated.sam_features] == [False, True] and len(collated.sam_pixels) == 1
+    stored = [features is not None for features in collated.images.mask_features]
+    assert stored == [True, False] and len(collated.images.mask_pixels) == 1
     with torch.no_grad():
         wanted = encoder.model(encoder.plain(samples)).segmentation.masks
-        for batch in (collated, encoder.cache.fill(collated)[0]):
+        filled = dataclasses.replace(collated, images=encoder.cache.fill(collated.images)[0])
+        for batch in (collated, filled):
             for ours, plain in zip(encoder.model(batch).segmentation.masks, wanted, strict=True):
                 assert torch.allclose(ours, plain, rtol=1e-5, atol=1e-5)
 
@@ -107,8 +109,8 @@ def test_a_picture_under_two_names_is_one_entry_and_its_shape_counts(tmp_path):
 def test_the_collator_travels_to_workers(tmp_path):
     encoder = Encoder(tmp_path)
     encoder.fill([make_sample(0)])
-    batch = pickle.loads(pickle.dumps(encoder.collator))([make_sample(0)])
-    assert torch.equal(batch.sam_features[0], encoder.truth(make_sample(0)))
+    images = pickle.loads(pickle.dumps(encoder.collator))([make_sample(0)]).images
+    assert torch.equal(images.mask_features[0], encoder.truth(make_sample(0)))
 
 
 def test_entries_of_other_weights_images_and_types_are_not_found(tmp_path):
@@ -172,13 +174,13 @@ def test_a_damaged_entry_is_dropped_named_and_made_again(tmp_path, capsys, name)
     whole = path.read_bytes()
     damage, reason = DAMAGES[name]
     damage(path)
-    collated = encoder.collator(samples)
-    assert collated.sam_features[0] is None and path.read_bytes() != whole  # a worker looks and touches nothing
-    batch, hits = encoder.cache.fill(collated)
+    collated = encoder.collator(samples).images
+    assert collated.mask_features[0] is None and path.read_bytes() != whole  # a worker looks and touches nothing
+    images, hits = encoder.cache.fill(collated)
     assert hits == 0.5 and encoder.encoded == 3
     assert all(
         torch.equal(features, encoder.truth(sample))
-        for sample, features in zip(samples, batch.sam_features, strict=True)
+        for sample, features in zip(samples, images.mask_features, strict=True)
     )
     assert path.read_bytes() == whole
     encoder.cache.finish()
@@ -192,8 +194,8 @@ def test_an_entry_that_cannot_be_read_or_deleted_does_no_harm(tmp_path, capsys):
     encoder = Encoder(tmp_path)
     encoder.entry(make_sample(0)).mkdir(parents=True)
     for _ in range(2):
-        batch, hits = encoder.fill([make_sample(0)])
-        assert hits == 0 and torch.equal(batch.sam_features[0], encoder.truth(make_sample(0)))
+        images, hits = encoder.fill([make_sample(0)])
+        assert hits == 0 and torch.equal(images.mask_features[0], encoder.truth(make_sample(0)))
     encoder.cache.say()
     told = capsys.readouterr().out
     assert told.count("it is no file") == 1
@@ -206,10 +208,10 @@ def test_nothing_is_stored_beyond_the_bound_which_counts_the_whole_folder(tmp_pa
     encoder = Encoder(tmp_path, gigabytes=(50_000 + 3.5 * 65_568) / 1e9)
     samples = [make_sample(seed) for seed in range(5)]
     for _ in range(2):
-        batch, _ = encoder.fill(samples)
+        images, _ = encoder.fill(samples)
         assert all(
             torch.equal(features, encoder.truth(sample))
-            for sample, features in zip(samples, batch.sam_features, strict=True)
+            for sample, features in zip(samples, images.mask_features, strict=True)
         )
     assert encoder.encoded == 5 + 2
     assert entries(tmp_path) == sorted(encoder.entry(sample) for sample in samples[:3])
@@ -230,10 +232,10 @@ def test_a_disk_without_room_is_said_once_and_training_goes_on(tmp_path, capsys)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        batch, hits = encoder.fill([make_sample(seed) for seed in range(3)])
+        images, hits = encoder.fill([make_sample(seed) for seed in range(3)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert hits == pytest.approx(1 / 3) and torch.equal(batch.sam_features[2], encoder.truth(make_sample(2)))
+    assert hits == pytest.approx(1 / 3) and torch.equal(images.mask_features[2], encoder.truth(make_sample(2)))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [encoder.entry(make_sample(0))]
     encoder.cache.finish()
     told = capsys.readouterr().out

@@ -7,10 +7,9 @@ import torch
 
 from anchorseg.generation import BankGrammar, answer_questions, generate
 from anchorseg.method import Method
-from anchorseg.prefix import read_images
 from benchmarks.generation import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from tests.conftest import make_batch, make_model, make_sample
+from tests.conftest import make_batch, make_model, make_sample, read_batch
 
 
 def talkative(method: Method | None = None):
@@ -131,8 +130,8 @@ def assert_same(made, question, image, alone):
     assert made.ids[question] == alone.ids[0]
     chosen = made.target_rows == question
     found, wanted = made.segmentation, alone.segmentation
-    assert found.target_images[chosen].tolist() == [image] * len(alone.target_rows)
-    among = chosen[found.target_images == image]
+    among = chosen.split(found.counts)[image]
+    assert chosen.sum() == among.sum() == len(alone.target_rows)
     pairs = [
         (found.low_resolution[chosen], wanted.low_resolution),
         (found.iou[chosen], wanted.iou),
@@ -149,7 +148,7 @@ def assert_equal_to_one_by_one(model, registry, max_new_tokens, answer=None):
     samples = several_images()
     batch = make_batch(model, registry, samples, share_prefix=False)
     made = generate(model, batch, max_new_tokens=max_new_tokens, answer=answer)
-    for question, image in enumerate(batch.row_images.tolist()):
+    for question, image in enumerate(batch.conversations.row_images.tolist()):
         alone = make_batch(model, registry, ask(samples[image], QUESTIONS[question % len(QUESTIONS)]))
         assert_same(made, question, image, one_by_one(model, alone, max_new_tokens=max_new_tokens, answer=answer))
     return made
@@ -199,12 +198,13 @@ def test_images_that_were_read_serve_again_and_again():
     model, registry = willing(Method())
     samples = several_images()
     batch = make_batch(model, registry, samples)
-    images = read_images(model, batch)
+    images = read_batch(model, batch)
     keys = [layer.keys.clone() for layer in images.cache.layers]
     separate = make_batch(model, registry, samples, share_prefix=False)
     together = generate(model, separate, max_new_tokens=30)
-    questions = [row[own].tolist() for row, own in zip(separate.input_ids, separate.segments > 0, strict=True)]
-    for question, (ids, image) in enumerate(zip(questions, separate.row_images.tolist(), strict=True)):
+    asked = separate.conversations
+    questions = [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > 0, strict=True)]
+    for question, (ids, image) in enumerate(zip(questions, asked.row_images.tolist(), strict=True)):
         single = answer_questions(model, images, [ids], [image], max_new_tokens=30)
         assert single.ids == [together.ids[question]]
         chosen = together.target_rows == question
@@ -214,7 +214,7 @@ def test_images_that_were_read_serve_again_and_again():
 
 def test_the_prefix_is_in_memory_once_however_many_questions():
     model, registry = willing(Method())
-    images = read_images(model, make_batch(model, registry, several_images()[:1]))
+    images = read_batch(model, make_batch(model, registry, several_images()[:1]))
     branch = images.branch_cache()
     assert all(
         mine.keys.data_ptr() == theirs.keys.data_ptr()
@@ -225,7 +225,7 @@ def test_the_prefix_is_in_memory_once_however_many_questions():
 
 def test_no_questions_have_no_answers():
     model, registry = willing(Method())
-    images = read_images(model, make_batch(model, registry, several_images()))
+    images = read_batch(model, make_batch(model, registry, several_images()))
     made = answer_questions(model, images, [], [])
     assert made.ids == [] and [mask.shape for mask in made.segmentation.masks] == [(0, *size) for size in SIZES]
 

@@ -62,7 +62,7 @@ def test_shared_prefix_equals_one_row_per_conversation(padding):
     for share in (True, False):
         model.zero_grad()
         batch = make_batch(model, registry, SAMPLES, share_prefix=share)
-        assert len(batch.input_ids) == (3 if share else 7)
+        assert len(batch.conversations.input_ids) == (3 if share else 7)
         losses = losses_of(model, registry, share_prefix=share)
         losses.total.backward()
         outputs.append((model(batch), losses))

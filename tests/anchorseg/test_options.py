@@ -46,7 +46,7 @@ def terms(method, sample):
 def test_the_valid_range_reaches_prior_and_loss():
     published, before, batch = terms(Method(), make_sample(0))
     corrected, after, _ = terms(Method(prior_range="valid"), make_sample(0))
-    valid = batch.patch_valid[after.segmentation.target_images]
+    valid = batch.images.patch_valid[[0] * sum(after.segmentation.counts)]
     responses = after.segmentation.prior.responses
     assert not valid.all() and (responses[~valid] == 0).all()
     assert responses[valid].view(len(valid), -1).amax(dim=1).tolist() == [1.0] * len(valid)
@@ -98,11 +98,11 @@ class Talkative:
 def test_a_conversation_too_long_is_counted_as_a_bad_record():
     model, registry = make_model()
     collator = make_collator(model.config, registry, max_length=200)
-    mixture = Mixture([("talk", Talkative())], [1.0], seed=0, check=collator.check)
+    mixture = Mixture([("talk", Talkative())], [1.0], seed=0, encode=collator.encode)
     draws = [mixture[index] for index in range(8)]
     skipped = [reason for draw in draws for reason in draw.skipped]
     assert skipped and all("at most 200 are allowed" in reason for reason in skipped)
-    collator([draw.sample for draw in draws])
+    collator.collate([draw.encoded for draw in draws])
 
 
 @pytest.mark.parametrize("name", INFERENCE_OPTIONS)
@@ -127,7 +127,7 @@ def test_the_target_of_the_tokens_may_be_rounded_as_published():
     changed = {name for name in ours if ours[name] != published[name]}
     assert changed and changed <= {"m2t_bce", "m2t_dice"}
     assert all(published[name] == pytest.approx(ours[name], rel=6.5e-3) for name in changed)
-    masks = batch.target_truth(0)
+    masks = batch.conversations.masks[0]
     grid = gaussian_target(geometry.masks_to_tokens(masks, 96, 8), cycle.MASK_TO_TOKEN_KERNEL).bfloat16().float()
     responses = output.segmentation.prior.responses[: len(masks)]
     loss = mask_loss(responses.unflatten(1, (8, 8)), grid)
@@ -162,5 +162,5 @@ def test_padding_patches_may_be_read_otherwise_than_trained(tmp_path, trained):
         model, registry = load_model(tmp_path, padding_attention=chosen)
         batch = make_batch(model, registry, [make_sample(0, size=(30, 80))])
         with torch.no_grad():
-            states.append(model.read(batch))
+            states.append(model.read(batch.images, batch.conversations))
     assert not torch.allclose(*states)

@@ -134,8 +134,8 @@ def test_an_unknown_piece_is_no_padding(monkeypatch):
     collator = make_collator(model.config, registry, max_length=500)
     turn = Turn("What?", ("\u4e2d", TargetSlot(0)))
     sample = dataclasses.replace(make_sample(0), conversations=(Conversation((turn,)),))
-    batch = collator([sample, make_sample(1)])
-    assert (batch.labels[0] == 0).sum() == 1 and (batch.segments[0][batch.labels[0] == 0] == 1).all()
+    asked = collator([sample, make_sample(1)]).conversations
+    assert (asked.labels[0] == 0).sum() == 1 and (asked.segments[0][asked.labels[0] == 0] == 1).all()
 
 
 def test_missing_folder_is_named():

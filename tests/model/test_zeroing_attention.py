@@ -64,7 +64,7 @@ def sample_of_length(model, registry, seed, size, length):
     for words in range(length):
         turn = Turn("a " * words, ("It is", TargetSlot(0), "."))
         sample = replace(base, conversations=(Conversation((turn,)),))
-        if make_batch(model, registry, [sample]).input_ids.shape[1] == length:
+        if make_batch(model, registry, [sample]).conversations.input_ids.shape[1] == length:
             return sample
     raise AssertionError(length)
 
@@ -74,7 +74,7 @@ def test_no_kernel_sees_a_row_without_a_key(monkeypatch, size, length):
     model, registry = make_model()
     longest = sample_of_length(model, registry, 0, size, length)
     batch = make_batch(model, registry, [longest, make_sample(1, (64, 64), conversations=1)])
-    assert batch.input_ids.shape[1] == length
+    assert batch.conversations.input_ids.shape[1] == length
     attend, seen = F.scaled_dot_product_attention, []
 
     def checked(query, key, value, attn_mask=None, **kwargs):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel
-from dataset.batch import IGNORED_LABEL, Batch, Collator, ImageViews
-from dataset.prompt import Branch
+from dataset.batch import IGNORED_LABEL, Batch
+from dataset.collator import Collator, ImageViews
+from dataset.prompt import Branch, Slot
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.reference import Fixture
@@ -68,6 +69,7 @@ class _Rows:
             raise ReferenceFileError("its conversations begin differently before the image; one prefix is expected")
         self.place, self.cut = places[0], places[0] + 2
         (prefix,) = prefixes
+        self.image_start, self.bank_length = self.place, model.method.bank_length
         tokens = [IMAGE_PLACEHOLDER] * model.config.token_grid**2
         self.prefix = (*prefix[: self.place], *tokens, *prefix[self.place + 1 :])
 
@@ -99,7 +101,14 @@ class _Rows:
         ids, labels = self.inputs.input_ids[row], self.inputs.labels[row]
         end = int(np.flatnonzero(ids)[-1]) + 1
         supervised = tuple((labels[self.cut : end] != IGNORED_LABEL).tolist())
-        return Branch(tuple(ids[self.cut : end].tolist()), supervised, conversation.targets)
+        own = ids[self.cut : end].tolist()
+        masks = iter(conversation.targets)
+        slots = tuple(
+            Slot(place, next(masks).mask if index == self.segment_id else None)
+            for place, index in enumerate(own)
+            if index in self.slot_ids
+        )
+        return Branch(tuple(own), supervised, slots)
 
 
 def _mask_places(masks: np.ndarray, wanted: Sequence[bool]) -> list[int]:
@@ -144,6 +153,6 @@ def make_batch(inputs: Inputs, model: AnchorSegModel, *, share_prefix: bool) -> 
 
 def collapse(batch: Batch, values: Tensor) -> Tensor:
     """(R, T) with the image as one position, as the files hold ids."""
-    is_image = batch.input_ids == IMAGE_PLACEHOLDER
+    is_image = batch.conversations.input_ids == IMAGE_PLACEHOLDER
     first = is_image & ~is_image.roll(1, dims=1)
     return torch.stack([row[keep] for row, keep in zip(values, ~is_image | first, strict=True)])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from anchorseg.query_bank import BankPositions, gather_states
+from anchorseg.query_bank import gather_states
 from anchorseg.spatial_prior import similarity
+from dataset.batch import BankPositions
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.context import Context
 from tests.parity.reference import Fixture
@@ -45,7 +46,7 @@ def check_selection(fixture: Fixture, context: Context) -> None:
     num_tokens = hidden.shape[1] - ids.shape[1] + 1
     num_latents = context.model.method.num_latents
     columns = ends.unsqueeze(1) + num_tokens - 1 + torch.arange(-num_latents, 1)
-    contextual, anchors = gather_states(hidden, BankPositions(rows, columns))
+    contextual, anchors = gather_states(hidden, BankPositions(rows=rows, columns=columns, counts=(len(rows),)))
     fixture.check("seg_embeds", anchors)
     fixture.check("seg_embeds_for_sam", anchors)
     fixture.check("latent_embeds", contextual)

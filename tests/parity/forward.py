@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel, Prior
-from anchorseg.query_bank import BankPositions, gather_states
-from dataset.batch import PADDING, Batch
+from anchorseg.query_bank import gather_states
+from dataset.batch import PADDING, BankPositions, Batch
 from tests.parity import gres
 from tests.parity.batches import Inputs, collapse, make_batch, read_inputs
 from tests.parity.context import Context, plain_attention
 from tests.parity.reference import Fixture
-from tests.parity.trace import Trace, image_states, positions_of, predicting, run
+from tests.parity.trace import Trace, image_states, predicting, run
 from utils import geometry
 
 EAGER_ARRAYS = (
@@ -61,9 +61,9 @@ def check_evaluation(fixture: Fixture, context: Context) -> None:
             decisions = torch.zeros(0, dtype=torch.long)
         batch = make_batch(inputs, model, share_prefix=False)
         # Replaced <REJ> have no latents before them.
-        positions = gres.positions_of(model, batch) if gres.has_two_passes(fixture) else None
+        positions = gres.positions_of(batch) if gres.has_two_passes(fixture) else None
         trace = run(model, batch, positions)
-        values = forward_values(model, batch, trace, positions or positions_of(model, batch))
+        values = forward_values(model, batch, trace, positions or batch.conversations.targets)
         values["out.output_ids"] = decisions
         values |= {f"out.gt_masks.{image}": torch.from_numpy(masks) for image, masks in enumerate(inputs.masks)}
         check_values(fixture, values, batch, labels=False)
@@ -99,13 +99,13 @@ def check_values(fixture: Fixture, values: Values, batch: Batch, *, labels: bool
 
 def view_values(batch: Batch) -> Values:
     """What the file says of the inputs beyond the raw ones."""
-    sizes = [[list(sam), list(size)] for sam, size in zip(batch.sam_sizes, batch.original_sizes, strict=True)]
+    sizes = [[list(sam), list(size)] for sam, size in zip(batch.images.mask_sizes, batch.images.sizes, strict=True)]
     return {
-        "in.images": batch.sam_pixels,
-        "in.images_clip": batch.clip_pixels,
-        "in.attention_masks": collapse(batch, batch.segments != PADDING),
+        "in.images": batch.images.mask_pixels,
+        "in.images_clip": batch.images.language_pixels,
+        "in.attention_masks": collapse(batch, batch.conversations.segments != PADDING),
         "in.sam_mask_shape_list": torch.tensor(sizes),
-        "in.clip_resize_list": torch.tensor(batch.clip_sizes),
+        "in.clip_resize_list": torch.tensor(batch.images.language_sizes),
     }
 
 
@@ -114,17 +114,17 @@ def forward_values(model: AnchorSegModel, batch: Batch, trace: Trace, positions:
     hidden = trace.hidden
     contextual, anchors = gather_states(hidden, positions)
     layers = [*trace.layers, hidden]
-    patches = batch.patch_valid[batch.row_images]
+    patches = batch.images.patch_valid[batch.conversations.row_images]
     states = image_states(batch, hidden)[positions.rows]
     return {
-        "mid.image_features": trace.seen["projector"][batch.row_images],
+        "mid.image_features": trace.seen["projector"][batch.conversations.row_images],
         "mid.vit_mask_for_llm": patches.float(),
-        "mid.llm_attention_mask": model.token_valid(batch.input_ids, batch.segments, patches),
+        "mid.llm_attention_mask": model.token_valid(batch.conversations, batch.images.patch_valid),
         "mid.inputs_embeds": trace.layers[0],
-        "mid.llm_labels": batch.labels,
+        "mid.llm_labels": batch.conversations.labels,
         "out.logits": model.llava.logits(hidden),
         **{f"mid.hidden.{index}": layer for index, layer in enumerate(layers)},
-        "mid.seg_token_mask": predicting(positions, batch.input_ids.shape),
+        "mid.seg_token_mask": predicting(positions, batch.conversations.input_ids.shape),
         "mid.seg_token_embeds": anchors,
         "mid.latent_token_embeds": contextual,
         "mid.seg_image_token_embeds_norm": states.norm(dim=-1),
@@ -147,10 +147,10 @@ def outputs_by_image(trace: Trace) -> Values:
     chosen: list[Callable[[int], tuple[str, Tensor]]] = [
         lambda image: ("out.pred_masks", masks.masks[image]),
         lambda image: ("mid.similarity_map_256", geometry.map_to_prompt(prior.maps[image])),
-        lambda image: ("mid.low_res_masks", masks.low_resolution[masks.target_images == image][:, None]),
-        lambda image: ("mid.iou_predictions", masks.iou[masks.target_images == image][:, None]),
+        lambda image: ("mid.low_res_masks", masks.low_resolution.split(masks.counts)[image][:, None]),
+        lambda image: ("mid.iou_predictions", masks.iou.split(masks.counts)[image][:, None]),
         lambda image: ("out.token_to_mask_map", prior.maps[image]),
-        lambda image: ("out.similarity_minmax", prior.responses[masks.target_images == image]),
+        lambda image: ("out.similarity_minmax", prior.responses.split(masks.counts)[image]),
     ]
     pairs = [(image, make(image)) for image in range(len(masks.masks)) for make in chosen]
     return {f"{name}.{image}": value.detach() for image, (name, value) in pairs}
@@ -162,10 +162,13 @@ def _parts_by_image(trace: Trace) -> Values:
     contextual = trace.seen.get("contextual", anchors.new_zeros(len(anchors), 0, anchors.shape[-1]))  # K = 0
     bank = torch.cat([contextual, anchors[:, None]], dim=1)
     values: Values = {}
-    for image in range(len(trace.masks.masks)):
-        mine = trace.masks.target_images == image
-        values[f"mid.pred_embeddings.{image}"] = anchors[mine]
-        values[f"mid.latent_embeddings.{image}"] = contextual[mine]
-        values[f"mid.sparse_embeddings.{image}"] = bank[mine]
-        values[f"mid.dense_embeddings_s4.{image}"] = trace.seen["prior"][mine][:, :, ::4, ::4]
+    parts = {
+        "mid.pred_embeddings": anchors,
+        "mid.latent_embeddings": contextual,
+        "mid.sparse_embeddings": bank,
+        "mid.dense_embeddings_s4": trace.seen["prior"][:, :, ::4, ::4],
+    }
+    for name, whole in parts.items():
+        for image, of_image in enumerate(whole.split(trace.masks.counts)):
+            values[f"{name}.{image}"] = of_image
     return values

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.query_bank import BankPositions
-from anchorseg.rejection import as_targets, refuses, slot_positions
-from dataset.batch import PADDING, Batch
+from anchorseg.rejection import as_targets, refuses
+from dataset.batch import PADDING, BankPositions, Batch
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.batches import Inputs, make_batch
 from tests.parity.reference import Fixture
@@ -22,9 +21,9 @@ def has_two_passes(fixture: Fixture) -> bool:
     return "out.logits_first_pass" in fixture or "gres" in fixture.path.stem.split("_")
 
 
-def positions_of(model: AnchorSegModel, batch: Batch) -> BankPositions:
+def positions_of(batch: Batch) -> BankPositions:
     """The positions left of every <SEG>, whatever stands there."""
-    return slot_positions(model, batch.input_ids)
+    return batch.conversations.slots
 
 
 def rejected(input_ids: Tensor, logits: Tensor, segment_id: int, reject_id: int) -> Tensor:
@@ -59,14 +58,14 @@ def check_first_pass(fixture: Fixture, inputs: Inputs, model: AnchorSegModel) ->
     original = with_rejections(inputs.input_ids, segment_id, reject_id, tuple(latents))
     note = "" if np.array_equal(original, inputs.input_ids) else "in.input_ids is without its <REJ>; put back"
     first = make_batch(replace(inputs, input_ids=original), model, share_prefix=False)
-    logits = model.llava.logits(model.read(first))
+    logits = model.llava.logits(model.read(first.images, first.conversations))
     eager = model.method.padding_attention == "plain"
-    where = first.segments.numpy() != PADDING if eager else None
+    where = first.conversations.segments.numpy() != PADDING if eager else None
     fixture.check("out.logits_first_pass", logits, where=where, optional=eager, note=note)
     after = as_targets(torch.from_numpy(original), segment_id, reject_id).numpy()
     fixture.check("in.input_ids_after", after, optional=eager)
-    slots = (first.input_ids == segment_id) | (first.input_ids == reject_id)
-    refused = rejected(first.input_ids, logits, segment_id, reject_id)
-    decided = torch.where(first.input_ids == IMAGE_PLACEHOLDER, 0, first.input_ids)
+    slots = (first.conversations.input_ids == segment_id) | (first.conversations.input_ids == reject_id)
+    refused = rejected(first.conversations.input_ids, logits, segment_id, reject_id)
+    decided = torch.where(first.conversations.input_ids == IMAGE_PLACEHOLDER, 0, first.conversations.input_ids)
     decided = torch.where(slots, torch.where(refused, reject_id, segment_id), decided)
     return replace(inputs, input_ids=after), decided

@@ -55,7 +55,7 @@ def term_values(segmentation: Segmentation, batch: Batch, side: int, grid: int) 
     """Arrays out.terms.* and out.mask_to_token_target.*: each image's own means, and the targets on the token grid."""
     values: dict[str, Tensor] = {}
     for image in range(len(batch.records)):
-        truth = batch.target_truth(image)
+        truth = batch.conversations.masks[image]
         present = truth.flatten(1).any(dim=1)
         truth = truth[present]
         coarse = geometry.masks_to_tokens(truth, side, grid)
@@ -70,7 +70,7 @@ def _terms(segmentation: Segmentation, image: int, truth: Tensor, present: Tenso
         return torch.zeros(6, dtype=torch.float64)
     assert segmentation.prior is not None
     logits, maps = segmentation.masks[image][present], segmentation.prior.maps[image][present]
-    responses = segmentation.prior.responses[segmentation.target_images == image][present]
+    responses = segmentation.prior.responses.split(segmentation.counts)[image][present]
     found = losses.mask_loss(logits, truth)
     forth, back = cycle.token_to_mask(maps, truth), cycle.mask_to_token(responses, truth, side)
     terms = [

@@ -12,7 +12,8 @@ import sentencepiece
 import torch
 
 from anchorseg.tokens import IMAGE_TOKEN, TokenRegistry
-from dataset.batch import PADDING, Collator
+from dataset.batch import PADDING
+from dataset.collator import Collator
 from dataset.prompt import SYSTEM, PromptEncoder
 from dataset.sample import AnswerPart, Conversation, RejectSlot, Sample, TargetSlot, Turn
 from model.llava import IMAGE_PLACEHOLDER
@@ -127,13 +128,13 @@ def collate(texts: list[str], offset: list[int], registry: TokenRegistry, contex
         for first, last in pairwise(offset)
     ]
     batch = Collator(prompt, image_views(context.model), share_prefix=False)(samples)
-    ids = collapse(batch, batch.input_ids).tolist()
-    counts = torch.bincount(batch.row_images, minlength=len(samples)).cumsum(0).tolist()
+    ids = collapse(batch, batch.conversations.input_ids).tolist()
+    counts = torch.bincount(batch.conversations.row_images, minlength=len(samples)).cumsum(0).tolist()
     return {
         "input_ids": ids,
-        "labels": collapse(batch, batch.labels).tolist(),
+        "labels": collapse(batch, batch.conversations.labels).tolist(),
         "tokens": [_names(row, registry, context.folder) for row in ids],
-        "n_real_tokens": collapse(batch, batch.segments != PADDING).sum(dim=1).tolist(),
+        "n_real_tokens": collapse(batch, batch.conversations.segments != PADDING).sum(dim=1).tolist(),
         "offset": [0, *counts],
     }
 

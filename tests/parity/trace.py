@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, Segmentation
-from anchorseg.query_bank import BankPositions, locate_banks
-from dataset.batch import Batch
+from dataset.batch import BankPositions, Batch
 from model.llava import IMAGE_PLACEHOLDER
 
 
@@ -75,26 +74,22 @@ def run(model: AnchorSegModel, batch: Batch, positions: BankPositions | None = N
     Args:
         model: any mode.
         batch: conversations with their answers.
-        positions: of targets that do not follow their latents; without it the model finds them itself.
+        positions: of targets that do not follow their latents; without it those of the batch.
     """
     with _recording(model) as trace:
         if positions is None:
             trace.output = model(batch)
             trace.segmentation = trace.output.segmentation
         else:
-            hidden = model.read(batch)
-            trace.segmentation = model.segment(hidden, positions, model.image_context(batch, hidden))
+            images, conversations = batch.images, batch.conversations
+            hidden = model.read(images, conversations)
+            trace.segmentation = model.segment(hidden, positions, model.image_context(images, conversations, hidden))
     return trace
-
-
-def positions_of(model: AnchorSegModel, batch: Batch) -> BankPositions:
-    """Where the targets of a well-formed batch stand."""
-    return locate_banks(batch.input_ids, model.bank_ids)
 
 
 def image_states(batch: Batch, hidden: Tensor) -> Tensor:
     """(R, P, D) states at each row's image positions."""
-    return hidden[batch.input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1])
+    return hidden[batch.conversations.input_ids == IMAGE_PLACEHOLDER].view(len(hidden), -1, hidden.shape[-1])
 
 
 def predicting(positions: BankPositions, shape: torch.Size) -> Tensor:

@@ -14,7 +14,7 @@ from tests.parity.context import Context, plain_attention
 from tests.parity.forward import check_shared, check_values, forward_values, inputs_of, is_eager
 from tests.parity.names import is_unused
 from tests.parity.reference import TOLERANCE, Fixture
-from tests.parity.trace import positions_of, run
+from tests.parity.trace import run
 
 NOISE = 1e-6
 """Gradients below this share of the largest norm are zero but for rounding; they are compared with that norm."""
@@ -34,7 +34,7 @@ def check_training(fixture: Fixture, context: Context) -> None:
         found = objectives.losses_of(trace, batch, model, weights)
         found.total.backward()
         with torch.no_grad():
-            values = forward_values(model, batch, trace, positions_of(model, batch))
+            values = forward_values(model, batch, trace, batch.conversations.targets)
             values |= objectives.loss_values(found, weights)
             values |= objectives.term_values(trace.masks, batch, model.config.clip_side, model.config.token_grid)
             check_values(fixture, values, batch, labels=True)

@@ -1,0 +1,206 @@
+"""Collator: samples to batches. It knows where every query bank stands, so that the model need not search for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, BankPositions, Batch, Conversations, Images, Sequences
+from dataset.feature_store import FeatureStore, image_key
+from dataset.prompt import Branch, PromptEncoder, Slot
+from dataset.sample import Sample
+from utils import geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageViews:
+    """How images enter the two backbones."""
+
+    clip_side: int
+    clip_mean: tuple[float, float, float]
+    clip_std: tuple[float, float, float]
+    token_grid: int
+    sam_side: int
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample with the token ids of its conversations."""
+
+    sample: Sample
+    branches: tuple[Branch, ...]
+
+    @property
+    def mask_indices(self) -> np.ndarray:
+        """(n,) mask of each target, in reading order."""
+        places = (slot.mask for branch in self.branches for slot in branch.slots)
+        return np.array([mask for mask in places if mask is not None], dtype=int)
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    length = max(len(row) for row in rows)
+    return torch.tensor([row + [value] * (length - len(row)) for row in rows], dtype=torch.long)
+
+
+@dataclass
+class _Row:
+    """A sequence under construction: the prefix, then branches that each go on from it.
+
+    `slots` has the column of the last id of each slot.
+    """
+
+    image: int
+    ids: list[int]
+    labels: list[int] = field(init=False)
+    segments: list[int] = field(init=False)
+    positions: list[int] = field(init=False)
+    slots: list[tuple[int, Slot]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        length = len(self.ids)
+        self.labels, self.segments = [IGNORED_LABEL] * length, [PREFIX] * length
+        self.positions = list(range(length))
+
+    def append(self, branch: Branch, prefix_length: int) -> None:
+        self.slots += [(len(self.ids) + slot.end, slot) for slot in branch.slots]
+        self.ids += branch.ids
+        self.labels += [
+            index if flag else IGNORED_LABEL for index, flag in zip(branch.ids, branch.supervised, strict=True)
+        ]
+        self.segments += [max(self.segments) + 1] * len(branch.ids)
+        self.positions += range(prefix_length, prefix_length + len(branch.ids))
+
+
+class Collator:
+    """Samples to a batch.
+
+    Args:
+        prompt: encoder of conversations.
+        views: sizes and statistics of the two image views.
+        share_prefix: put all conversations of an image in one row behind one prefix; otherwise each has a row.
+            The results are the same.
+        store: where features of SAM's encoder may lie already.
+    """
+
+    def __init__(
+        self,
+        prompt: PromptEncoder,
+        views: ImageViews,
+        *,
+        share_prefix: bool = True,
+        store: FeatureStore | None = None,
+    ) -> None:
+        self.prompt = prompt
+        self.views = views
+        self.share_prefix = share_prefix
+        self.store = store
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Collate samples with their views, conversations and masks.
+
+        Raises:
+            DataError: for a conversation longer than the prompt encoder allows.
+        """
+        return self.collate([self.encode(sample) for sample in samples])
+
+    def encode(self, sample: Sample) -> EncodedSample:
+        """Encode the sample's conversations.
+
+        Raises:
+            DataError: for a conversation longer than the prompt encoder allows.
+        """
+        return EncodedSample(sample, tuple(self.prompt.branch(c, sample.record) for c in sample.conversations))
+
+    def collate(self, encoded: Sequence[EncodedSample]) -> Batch:
+        """Collate samples whose conversations are encoded."""
+        return Batch(
+            records=tuple(one.sample.record for one in encoded),
+            images=self.images([one.sample.image for one in encoded]),
+            conversations=self._conversations(encoded),
+        )
+
+    def images(self, images: Sequence[np.ndarray]) -> Images:
+        """The views of (H, W, 3) uint8 RGB images; the mask backbone's is not made where its features are stored."""
+        views, sizes = self.views, [(image.shape[0], image.shape[1]) for image in images]
+        keys = ["" if self.store is None else image_key(image) for image in images]
+        features = [None if self.store is None else self.store.find(key) for key in keys]
+        language = [geometry.make_view(image, views.clip_side, views.clip_mean, views.clip_std) for image in images]
+        pixels = [
+            geometry.make_view(image, views.sam_side, geometry.SAM_MEAN, geometry.SAM_STD).pixels
+            for image, stored in zip(images, features, strict=True)
+            if stored is None
+        ]
+        return Images(
+            sizes=tuple(sizes),
+            language_pixels=torch.stack([view.pixels for view in language]),
+            language_sizes=tuple(view.size for view in language),
+            patch_valid=torch.stack(
+                [geometry.patch_validity(view.size, views.clip_side, views.token_grid) for view in language]
+            ),
+            mask_pixels=torch.stack(pixels) if pixels else torch.zeros(0, 3, views.sam_side, views.sam_side),
+            mask_sizes=tuple(geometry.longest_side_size(size, views.sam_side) for size in sizes),
+            mask_features=tuple(features),
+            feature_keys=tuple(keys),
+        )
+
+    def prefixes(self, images: int) -> Sequences:
+        """The prompt up to the image's end, a row for each of so many images."""
+        ids = torch.tensor([self.prompt.prefix] * images)
+        return Sequences(
+            input_ids=ids,
+            segments=torch.full_like(ids, PREFIX),
+            positions=torch.arange(ids.shape[1]).expand_as(ids),
+            row_images=torch.arange(images),
+            image_start=self.prompt.image_start,
+        )
+
+    def _rows(self, encoded: Sequence[EncodedSample]) -> list[_Row]:
+        prefix = self.prompt.prefix
+        rows: list[_Row] = []
+        for image, one in enumerate(encoded):
+            groups = [one.branches] if self.share_prefix else [(branch,) for branch in one.branches]
+            for group in groups:
+                row = _Row(image, list(prefix))
+                for branch in group:
+                    row.append(branch, len(prefix))
+                rows.append(row)
+        return rows
+
+    def _positions(self, rows: Sequence[_Row], images: int, *, rejections: bool) -> BankPositions:
+        chosen = [
+            (number, row.image, end)
+            for number, row in enumerate(rows)
+            for end, slot in row.slots
+            if rejections or slot.mask is not None
+        ]
+        ends = torch.tensor([end for _, _, end in chosen], dtype=torch.long)
+        return BankPositions(
+            rows=torch.tensor([number for number, _, _ in chosen], dtype=torch.long),
+            columns=ends.unsqueeze(1) + torch.arange(1 - self.prompt.bank_length, 1),
+            counts=tuple(sum(image == other for _, other, _ in chosen) for image in range(images)),
+        )
+
+    def _conversations(self, encoded: Sequence[EncodedSample]) -> Conversations:
+        rows = self._rows(encoded)
+        labels = _pad([row.labels for row in rows], IGNORED_LABEL)
+        masks = [one.sample.masks[one.mask_indices] for one in encoded]
+        ignored = [None if one.sample.ignore is None else one.sample.ignore[one.mask_indices] for one in encoded]
+        supervised_rows, next_columns = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
+        return Conversations(
+            input_ids=_pad([row.ids for row in rows], 0),
+            labels=labels,
+            segments=_pad([row.segments for row in rows], PADDING),
+            positions=_pad([row.positions for row in rows], 0),
+            row_images=torch.tensor([row.image for row in rows]),
+            image_start=self.prompt.image_start,
+            supervised=(supervised_rows, next_columns),
+            targets=self._positions(rows, len(encoded), rejections=False),
+            slots=self._positions(rows, len(encoded), rejections=True),
+            masks=tuple(map(torch.from_numpy, masks)),
+            ignore=tuple(None if each is None else torch.from_numpy(each) for each in ignored),
+            present=tuple(tuple(np.flatnonzero(each.any(axis=(1, 2))).tolist()) for each in masks),
+        )

@@ -1,0 +1,62 @@
+"""The forward pass never waits for the device: the collator knows where everything stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from anchorseg.method import LossWeights, Method
+from anchorseg.objective import Objective
+from anchorseg.rejection import two_passes
+from tests.conftest import make_batch, make_model, make_sample
+
+READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero"}
+"""Operators whose result, or its shape, the host must know before it can go on."""
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts the operators for which a GPU's host would wait, boolean indexing included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.name()
+        if name.startswith(("aten::index.", "aten::index_put")) and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        ):
+            self.counts[f"{name} of a mask"] += 1
+        elif name.partition(".")[0] in READS:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_training_and_forced_evaluation_do_not_wait() -> None:
+    model, registry = make_model(Method(prior_range="valid", void_pixels="ignore"))
+    samples = [make_sample(0), make_sample(1, (50, 30), conversations=2), make_sample(2, conversations=1)]
+    batch = make_batch(model, registry, samples)
+    objective = Objective(LossWeights(), model.method, model.config.clip_side)
+    with HostWaits() as training:
+        output = model.train()(batch)
+    assert not training.counts
+    with HostWaits() as losses:
+        objective(output, batch).total.backward()
+    assert not losses.counts
+    with HostWaits() as evaluation, torch.no_grad():
+        model.eval()(batch)
+        two_passes(model, batch)
+    assert not evaluation.counts
+
+
+def test_what_is_counted() -> None:
+    values = torch.arange(4.0)
+    with HostWaits() as waits:
+        float(values[0])
+        values[values > 1]
+        (values > 1).nonzero()
+        values[torch.tensor([0, 1])]
+    assert sum(waits.counts.values()) == 3
