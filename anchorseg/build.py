@@ -10,11 +10,10 @@ import torch
 
 from anchorseg import model_folder
 from anchorseg.engine_config import checkpoints_gradients
-from anchorseg.method import INFERENCE_OPTIONS
 from anchorseg.model_folder import is_model_folder, read_config
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.presets import preset_config, token_ids
-from anchorseg.pretrained import NEW_ROW_STD, VOCABULARY_TABLES, join_pretrained, open_parts
+from anchorseg.pretrained import NEW_ROW_STD, join_pretrained, open_parts
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from anchorseg.trainable import set_trainable
@@ -29,7 +28,6 @@ from utils.settings import as_flag
 
 PaddingAttention = Literal["model", "zero", "plain"]
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-VOCABULARY_LAYERS = tuple(name.removesuffix(".weight") for name in VOCABULARY_TABLES)
 
 
 def tiny_tokenizer_model() -> bytes:
@@ -84,9 +82,9 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
             print(*reports, sep="\n")
     choose_trainable(model, settings, registry)
     if checkpoints_gradients(settings):
-        model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        model.language.adapted.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if settings.compile_sam:
-        model.sam.image_encoder.compile()
+        model.masks.image_encoder.compile()
     return model.train(), registry
 
 
@@ -94,9 +92,10 @@ def choose_trainable(model: AnchorSegModel, settings: TrainSettings, registry: T
     """Add the run's adapters, and freeze what it does not train."""
     lora = settings.lora()
     if lora is not None:
-        add_lora(model.llava.language_model, lora)
+        add_lora(model.language.adapted, lora)
     if settings.train_embeddings == "new":
-        add_token_rows(model.llava.network, VOCABULARY_LAYERS, sorted(registry.added.values()))
+        tables = model.language.vocabulary_tables
+        add_token_rows(model.language, tables, sorted(registry.added.values()))  # type: ignore[arg-type]
     set_trainable(model, settings.train_scope)
 
 
@@ -149,7 +148,13 @@ def _with_training_options(model: AnchorSegModel, settings: TrainSettings) -> No
         CheckpointError: naming the first option that does not.
     """
     saved, wanted = model.method, settings.method()
-    for name in INFERENCE_OPTIONS:
+    for name in ("head", "language_model", "mask_model"):
+        if getattr(model.config, name) != getattr(settings, name):
+            raise CheckpointError(
+                f"{settings.version} has the {name} {getattr(model.config, name)}, but the settings say "
+                f"{getattr(settings, name)}; pass --{name} {getattr(model.config, name)}"
+            )
+    for name in wanted.INFERENCE:
         if getattr(saved, name) != getattr(wanted, name):
             raise CheckpointError(
                 f"{settings.version} was trained with {name} {getattr(saved, name)}, but the settings say "
@@ -161,7 +166,16 @@ def _with_training_options(model: AnchorSegModel, settings: TrainSettings) -> No
 
 def _from_scratch(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
     registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
-    model = AnchorSegModel(preset_config(settings.size, settings.method(), registry))
+    config = preset_config(
+        settings.size,
+        settings.method(),
+        registry,
+        head=settings.head,
+        language_model=settings.language_model,
+        mask_model=settings.mask_model,
+    )
+    model = AnchorSegModel(config)
     added = list(registry.added.values())
-    model.llava.language_model.embed_tokens.weight.data[added] = torch.randn(len(added), model.width) * NEW_ROW_STD
+    embeddings = model.get_parameter(f"{model.language.saved_as}.{model.language.vocabulary_tables[0]}.weight")
+    embeddings.data[added] = torch.randn(len(added), model.width) * NEW_ROW_STD
     return model.to(DTYPES[settings.precision]), registry

@@ -6,14 +6,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import GenerationConfig, LlavaConfig, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
-from anchorseg.method import Method
+from anchorseg.heads import head_class
+from anchorseg.method import MethodOptions
 from anchorseg.tokens import TokenStrings
-from model.sam import SamSizes
+from model.backbones import language_backbone, mask_backbone
 from utils.files import to_json
+from utils.geometry import ImageView
 from utils.settings import from_dict
 from utils.version import __version__
+
+OLD_NAMES = {"llava_config": "language_config", "sam": "mask_config"}
+"""Keys that earlier folders have, and what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +44,32 @@ def _checked(kind: type, value: Any, section: str) -> dict[str, Any]:
 class AnchorSegConfig(PreTrainedConfig):
     """Configuration of `AnchorSegModel`: plain JSON on disk, typed views in code.
 
-    `sam`, `method` and `tokens` are stored as dictionaries and read as `SamSizes`, `Method` and `TokenStrings`
-    through `sam_sizes`, `method_settings` and `token_strings`; `token_ids` has the fields of `TokenIds`. An unknown key
-    in any of them, or a value that is not allowed, is refused.
+    `mask_config`, `method` and `tokens` are stored as dictionaries and read as the mask backbone's sizes, the options
+    of the head and `TokenStrings` through `mask_sizes`, `method_settings` and `token_strings`; `token_ids` has the
+    fields of `TokenIds`. An unknown key in any of them, or a value that is not allowed, is refused. Folders written
+    before there was a choice of backbones have `OLD_NAMES`, and are read.
     """
 
     model_type = "anchorseg"
-    sub_configs_defaults = {"llava_config": LlavaConfig}
 
-    llava_config: Any = None
-    sam: dict | None = None
+    language_model: str = "llava-1.5"
+    language_config: Any = None
+    mask_model: str = "sam"
+    mask_config: dict | None = None
+    head: str = "anchorseg"
     method: dict | None = None
     tokens: dict | None = None
     token_ids: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for old, name in OLD_NAMES.items():
+            if old in kwargs:
+                setattr(self, name, kwargs.pop(old))
+        language = language_backbone(self.language_model)
+        self.language_config = language.read_config(self.language_config or {})
+        self.mask_config = _checked(mask_backbone(self.mask_model).Sizes, self.mask_config, "mask_config")
+        self.method = _checked(head_class(self.head).Options, self.method, "method")
         super().__post_init__(**kwargs)
-        self.sam = _checked(SamSizes, self.sam, "sam")
-        self.method = _checked(Method, self.method, "method")
         default = TokenStrings.for_bank(self.method["num_latents"])
         self.tokens = _checked(TokenStrings, self.tokens or default, "tokens")
         if self.token_ids is not None:
@@ -72,14 +85,14 @@ class AnchorSegConfig(PreTrainedConfig):
         return {**super().to_dict(), "anchorseg_version": __version__}
 
     @property
-    def sam_sizes(self) -> SamSizes:
-        """Sizes of SAM's parts."""
-        return SamSizes(**self.sam)  # type: ignore[arg-type]
+    def mask_sizes(self) -> Any:
+        """Sizes of the mask backbone's parts."""
+        return mask_backbone(self.mask_model).Sizes(**self.mask_config)  # type: ignore[arg-type]
 
     @property
-    def method_settings(self) -> Method:
-        """Switches of the method."""
-        return Method(**self.method)  # type: ignore[arg-type]
+    def method_settings(self) -> MethodOptions:
+        """Options of the method: those that every head has, and those of this one."""
+        return head_class(self.head).Options(**self.method)  # type: ignore[arg-type]
 
     @property
     def token_strings(self) -> TokenStrings:
@@ -87,14 +100,14 @@ class AnchorSegConfig(PreTrainedConfig):
         return TokenStrings(**self.tokens)  # type: ignore[arg-type]
 
     @property
-    def clip_side(self) -> int:
-        """Side in pixels of the CLIP view."""
-        return self.llava_config.vision_config.image_size
+    def language_view(self) -> ImageView:
+        """How images enter the language backbone."""
+        return language_backbone(self.language_model).view(self.language_config, self.method_settings.clip_statistics)
 
     @property
-    def token_grid(self) -> int:
-        """Patches along a side of the CLIP view; P is its square."""
-        return self.clip_side // self.llava_config.vision_config.patch_size
+    def mask_view(self) -> ImageView:
+        """How images enter the mask backbone."""
+        return self.mask_sizes.view
 
     def generation_settings(self) -> GenerationConfig:
         """Greedy decoding between the model's first and last tokens."""

@@ -151,7 +151,7 @@ def token_to_mask(
 def mask_to_token(
     responses: Tensor,
     masks: Tensor,
-    view_side: int,
+    frame: geometry.Frame,
     *,
     kernel: int = MASK_TO_TOKEN_KERNEL,
     sigma: float = SIGMA,
@@ -165,9 +165,9 @@ def mask_to_token(
     """Compare the token responses of one image with its masks, softened on the token grid.
 
     Args:
-        responses: (n, P) in [0, 1], row-major over a square grid.
+        responses: (n, P) in [0, 1], row-major over the grid.
         masks: (n, H, W) boolean, none of them empty.
-        view_side: side of the view the tokens come from.
+        frame: of the view that the tokens come from.
         kernel: side of the target's Gaussian, in patches.
         sigma: standard deviation of the target's Gaussian, in patches.
         target_sampling: how a mask reaches the grid, see `utils.geometry.masks_to_tokens`.
@@ -181,16 +181,15 @@ def mask_to_token(
         BCE and Dice of each target.
 
     Raises:
-        ValueError: if P is not a perfect square or `target_sampling` is unknown.
+        ValueError: if `target_sampling` is unknown.
     """
-    grid = geometry.grid_side(responses.shape[1])
-    coarse = geometry.masks_to_tokens(masks, view_side, grid, mode=target_sampling)
+    coarse = geometry.masks_to_tokens(masks, frame, mode=target_sampling)
     targets = gaussian_target(coarse, kernel, sigma)
     if target_precision == "bf16":
         targets = targets.bfloat16().float()
-    logits = _as_logits(responses, scale, shift).unflatten(1, (grid, grid))
-    left_out = None if patch_valid is None else ~patch_valid.unflatten(0, (grid, grid))
+    logits = _as_logits(responses, scale, shift).unflatten(1, frame.grid)
+    left_out = None if patch_valid is None else ~patch_valid.unflatten(0, frame.grid)
     if ignore is not None:
-        ignored = geometry.masks_to_tokens(ignore.view(-1, *ignore.shape[-2:]), view_side, grid, mode="area") >= 0.5
+        ignored = geometry.masks_to_tokens(ignore.view(-1, *ignore.shape[-2:]), frame, mode="area") >= 0.5
         left_out = ignored if left_out is None else left_out | ignored
     return mask_loss(logits, targets, ignore=left_out)

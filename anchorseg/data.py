@@ -15,15 +15,14 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.checking import Checkable, Outcome, check_records, refuse_faults, sentence
-from dataset.collator import Collator, ImageViews
+from dataset.collator import Collator
 from dataset.feature_store import FeatureStore
 from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture, Source
 from dataset.prompt import PromptEncoder
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
 from dataset.registry import SETS, Benchmark, FamilyOptions, open_benchmark, training_sources
-from model.llava import IMAGE_PLACEHOLDER
-from utils import geometry
+from model.backbones import language_backbone
 from utils.distributed import is_main
 from utils.errors import DataError
 
@@ -39,21 +38,16 @@ def make_collator(
     store: FeatureStore | None = None,
 ) -> Collator:
     """The collator that suits a model and its tokenizer."""
-    use_clip = config.method_settings.clip_statistics == "clip"
+    language_view = config.language_view
     return Collator(
         PromptEncoder(
             registry,
-            image_placeholder=IMAGE_PLACEHOLDER,
-            num_image_tokens=config.token_grid**2,
+            image_placeholder=language_backbone(config.language_model).placeholder,
+            num_image_tokens=language_view.num_tokens,
             max_length=max_length,
         ),
-        ImageViews(
-            clip_side=config.clip_side,
-            clip_mean=geometry.CLIP_MEAN if use_clip else geometry.SAM_MEAN,
-            clip_std=geometry.CLIP_STD if use_clip else geometry.SAM_STD,
-            token_grid=config.token_grid,
-            sam_side=config.sam_sizes.image_size,
-        ),
+        language_view,
+        config.mask_view,
         share_prefix=share_prefix,
         store=store,
     )

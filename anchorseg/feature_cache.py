@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dataset.batch import Images
 from dataset.feature_store import DamagedEntryError, FeatureStore, Usage, measure, remove_leftovers
-from model.sam import SamBackbone
-from utils import geometry
+from model.backbones import MaskBackbone
 from utils.distributed import all_gather_objects, is_main, world_size
 from utils.progress import Bar
 
@@ -30,25 +29,23 @@ _MOST_NAMED = 10
 """Dropped entries that a rank names; more are only counted."""
 
 
-def encoder_digest(sam: SamBackbone) -> str:
+def encoder_digest(masks: MaskBackbone) -> str:
     """Digest of what features depend on beside the image: the encoder's weights and sizes, and the view's pixels.
 
     Not of how they are computed: device, `--compile_sam` and library versions change their last bits.
     """
-    pixels = geometry.pixel_digest(sam.sizes.image_size)
-    view = (_FORMAT, pixels, geometry.SAM_MEAN, geometry.SAM_STD, sorted(asdict(sam.sizes).items()))
-    digest = hashlib.sha256(str(view).encode())
-    for name, value in sam.image_encoder.state_dict().items():
+    described = (_FORMAT, *masks.view.described, sorted(asdict(masks.sizes).items()))
+    digest = hashlib.sha256(str(described).encode())
+    for name, value in masks.image_encoder.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
 
 
-def open_store(sam: SamBackbone, root: Path) -> FeatureStore:
-    """The store of an encoder's features, in the type of its weights."""
-    grid = sam.sizes.grid
-    dtype = next(sam.image_encoder.parameters()).dtype
-    return FeatureStore(root / encoder_digest(sam), (sam.sizes.prompt_width, grid, grid), dtype)
+def open_store(masks: MaskBackbone, root: Path) -> FeatureStore:
+    """The store of an encoder's features, in the dtype of its weights."""
+    dtype = next(masks.image_encoder.parameters()).dtype
+    return FeatureStore(root / encoder_digest(masks), masks.feature_shape, dtype)
 
 
 class FeatureCache:
@@ -57,15 +54,15 @@ class FeatureCache:
     All ranks make one together, which prints what is there, and call `say` and `finish` together.
 
     Args:
-        sam: whose encoder does not change any more.
+        masks: whose encoder does not change any more.
         root: folder of all stores.
         gigabytes: size of that folder, in 10^9 bytes, from which on nothing is stored; each rank has an equal share of
             what is free at the start.
     """
 
-    def __init__(self, sam: SamBackbone, root: str, gigabytes: float) -> None:
-        self.store = open_store(sam, Path(root))
-        self._sam = sam
+    def __init__(self, masks: MaskBackbone, root: str, gigabytes: float) -> None:
+        self.store = open_store(masks, Path(root))
+        self._masks = masks
         self._root = Path(root)
         self._gigabytes = gigabytes
         self._counts: Counter[str] = Counter()
@@ -105,7 +102,7 @@ class FeatureCache:
             self._drop(key, str(error))
         if stored is not None:
             return stored.to(view.device)
-        made = self._sam.image_features(view.unsqueeze(0))[0]
+        made = self._masks.image_features(view.unsqueeze(0))[0]
         self._counts["encoded"] += 1
         self._keep(key, made)
         return made
@@ -174,6 +171,6 @@ class FeatureCache:
         return usage
 
 
-def open_cache(sam: SamBackbone, root: str | None, gigabytes: float) -> FeatureCache | None:
+def open_cache(masks: MaskBackbone, root: str | None, gigabytes: float) -> FeatureCache | None:
     """The cache of `--cache_features` and `--cache_gigabytes`, or None."""
-    return None if root is None else FeatureCache(sam, root, gigabytes)
+    return None if root is None else FeatureCache(masks, root, gigabytes)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.head import Segmentation
+from anchorseg.modeling import AnchorSegModel
 from anchorseg.prefix import ImagePrefix, PackedQuestions, read_images
 from anchorseg.query_bank import locate_banks
 from dataset.batch import PREFIX, Batch
@@ -103,7 +104,7 @@ def answer_questions(
     while pieces:
         states = packed.read(pieces)
         if answer is None:
-            chosen = grammar.choose(model.llava.logits(states))
+            chosen = grammar.choose(model.language.logits(states))
         else:
             chosen = [grammar.dictate(answer, len(written[question])) for question in pieces]
         cut = {q: ids[: max_new_tokens - len(written[q])] for q, ids in zip(pieces, chosen, strict=True)}
@@ -116,6 +117,6 @@ def answer_questions(
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
     positions = locate_banks(ids, model.bank_ids)
-    context = model.image_context(images.images, images.sequences, images.hidden, images.sam_features.result())
+    context = model.image_context(images.images, images.sequences, images.hidden, images.mask_features.result())
     segmentation = model.segment(hidden, positions, context)
     return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

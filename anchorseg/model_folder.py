@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from anchorseg.config import AnchorSegConfig
+from anchorseg.config import OLD_NAMES, AnchorSegConfig
+from anchorseg.heads import head_class
 from anchorseg.official_names import NETWORK
 from model.llava_files import from_transformers
 from utils.errors import CheckpointError
@@ -20,8 +22,9 @@ from utils.shown import shown
 from utils.tensor_files import TensorFiles
 
 TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
-SECTIONS = ("llava_config", "sam", "method", "tokens", "token_ids")
+SECTIONS = ("language_config", "mask_config", "method", "tokens", "token_ids")
 _ALWAYS_SAID = ("num_latents", "contextual_queries", "spatial_prior", "inject_prior", "clip_statistics")
+"""Options of the method without which a folder is not read, where its head has them."""
 _LARGEST_SIZE = 1 << 20
 """No width, count or id of a configuration is larger."""
 _DEPTHS, _MOST_LAYERS = ("num_hidden_layers", "encoder_depth", "decoder_depth"), 1000
@@ -65,6 +68,7 @@ def read_config(folder: Path) -> AnchorSegConfig:
             folder of another model.
     """
     path, values = folder / "config.json", read_values(folder)
+    values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
     _refuse_other_models(folder, values)
     for key, value in _entries(values, "config"):
         name = key.rsplit(".", 1)[-1]
@@ -79,7 +83,9 @@ def read_config(folder: Path) -> AnchorSegConfig:
     for section in SECTIONS:
         if not isinstance(values.get(section), dict) or not values[section]:
             raise _unusable(path, f"{section} is {shown(values.get(section))}, but must be an object with its settings")
-    absent = [name for name in _ALWAYS_SAID if name not in values["method"]]
+    with refused_values(path):
+        known = {field.name for field in fields(head_class(values.get("head", AnchorSegConfig.head)).Options)}
+    absent = [name for name in _ALWAYS_SAID if name in known and name not in values["method"]]
     if absent:
         raise _unusable(path, f"method does not say {', '.join(absent)}, which the weights depend on")
     with refused_values(path):

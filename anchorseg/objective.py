@@ -5,17 +5,18 @@ The only place where weights multiply. Every mask term is a mean over the target
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from anchorseg import cycle
+from anchorseg.head import Head, ImageTruth, Segmentation
 from anchorseg.losses import mask_loss
-from anchorseg.method import LossWeights, Method
-from anchorseg.modeling import AnchorSegOutput, Segmentation
-from dataset.batch import Batch
+from anchorseg.method import LossWeights
+from anchorseg.modeling import AnchorSegOutput
+from dataset.batch import Batch, Conversations
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,16 @@ class Losses:
 
 
 class Objective:
-    """Weigh the terms that the method trains with.
+    """Weigh the terms that a model trains with.
 
     Args:
         weights: of the terms.
-        method: says which directions of the cycle consistency are trained.
-        clip_side: side of the CLIP view in pixels.
+        head: says which terms there are beside BCE and Dice of the masks.
     """
 
-    def __init__(self, weights: LossWeights, method: Method, clip_side: int) -> None:
+    def __init__(self, weights: LossWeights, head: Head) -> None:
         self.weights = weights
-        self.method = method
-        self.clip_side = clip_side
+        self.head = head
 
     def __call__(self, output: AnchorSegOutput, batch: Batch) -> Losses:
         """Losses of one micro-batch."""
@@ -50,48 +49,28 @@ class Objective:
     def _mask_terms(self, segmentation: Segmentation, batch: Batch) -> dict[str, Tensor]:
         sums: dict[str, list[Tensor]] = {}
         count = 0
-        for image, present in enumerate(batch.conversations.present):
-            if not present:
-                continue
-            count += len(present)
-            # Maps of the image's size are copied only where targets without a pixel are left out.
-            kept = slice(None) if len(present) == segmentation.counts[image] else list(present)
-            for name, values in self._image_terms(segmentation, image, kept, batch).items():
-                sums.setdefault(name, []).append(values.sum())
+        for truth in self._truths(batch.conversations):
+            count += len(truth.masks)
+            logits = segmentation.masks[truth.image][truth.kept]
+            terms = {"mask": mask_loss(logits, truth.masks, ignore=truth.ignore)}
+            terms |= self.head.losses(segmentation, truth, batch.images)
+            for name, loss in terms.items():
+                sums.setdefault(f"{name}_bce", []).append(loss.bce.sum())
+                sums.setdefault(f"{name}_dice", []).append(loss.dice.sum())
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
             return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
         return {name: torch.stack(values).sum() / count for name, values in sums.items()}
 
-    def _image_terms(
-        self, segmentation: Segmentation, image: int, kept: list[int] | slice, batch: Batch
-    ) -> dict[str, Tensor]:
-        method, prior, conversations = self.method, segmentation.prior, batch.conversations
-        logits, truth = segmentation.masks[image][kept], conversations.masks[image][kept]
-        ignore = conversations.ignore[image] if method.void_pixels == "ignore" else None
-        ignore = None if ignore is None else ignore[kept]
-        found = mask_loss(logits, truth, ignore=ignore)
-        terms = {"mask_bce": found.bce, "mask_dice": found.dice}
-        if prior is not None and method.token_to_mask:
-            maps = prior.maps[image][kept]
-            found = cycle.token_to_mask(maps, truth, scale=method.cycle_scale, shift=method.cycle_shift, ignore=ignore)
-            terms |= {"t2m_bce": found.bce, "t2m_dice": found.dice}
-        if prior is not None and method.mask_to_token:
-            responses = prior.responses.split(segmentation.counts)[image][kept].float()
-            found = cycle.mask_to_token(
-                responses,
-                truth,
-                self.clip_side,
-                sigma=method.token_sigma,
-                target_sampling=method.token_target,
-                target_precision=method.token_target_precision,
-                scale=method.cycle_scale,
-                shift=method.cycle_shift,
-                ignore=ignore,
-                patch_valid=batch.images.patch_valid[image] if method.prior_range == "valid" else None,
-            )
-            terms |= {"m2t_bce": found.bce, "m2t_dice": found.dice}
-        return terms
+    def _truths(self, conversations: Conversations) -> Iterator[ImageTruth]:
+        """The images with a target that has a pixel."""
+        for image, (present, masks) in enumerate(zip(conversations.present, conversations.masks, strict=True)):
+            if not present:
+                continue
+            # Maps of the image's size are copied only where targets without a pixel are left out.
+            kept = slice(None) if len(present) == len(masks) else list(present)
+            ignore = conversations.ignore[image] if self.head.options.void_pixels == "ignore" else None
+            yield ImageTruth(image=image, kept=kept, masks=masks[kept], ignore=None if ignore is None else ignore[kept])
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anchorseg.config import AnchorSegConfig
-from anchorseg.method import INFERENCE_OPTIONS, Method
+from anchorseg.method import Method
 from anchorseg.model_folder import module_name
 from anchorseg.model_folder import read_config as read_model_config
 from anchorseg.modeling import AnchorSegModel
@@ -126,7 +126,7 @@ def export(source: str | Path, target: str | Path) -> int:
     source, target = Path(source), Path(target)
     refuse_existing(target)
     config = read_model_config(source)
-    _refuse_other_methods(config.method_settings, source)
+    _refuse_other_methods(config, source)
     files = TensorFiles(source)
     own = {name: module_name(name) for name in files}
     names = {official_name(today): name for name, today in own.items() if not today.startswith(TOWER)}
@@ -160,8 +160,8 @@ def _configuration(source: Path, files: TensorFiles, clip_folder: Path) -> tuple
     sam = {name.removeprefix(SAM_PREFIX): files.shape(name) for name in files if name.startswith(SAM_PREFIX)}
     config = AnchorSegConfig(
         architectures=["AnchorSegModel"],
-        llava_config=original_config(source, clip),
-        sam=infer_sizes(sam),
+        language_config=original_config(source, clip),
+        mask_config=infer_sizes(sam),
         method=Method(
             num_latents=len(registry.reasoning_ids),
             clip_statistics="sam",
@@ -249,13 +249,14 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         torch.save(tensors, path)
 
 
-def _refuse_other_methods(method: Method, source: Path) -> None:
+def _refuse_other_methods(config: AnchorSegConfig, source: Path) -> None:
+    method = config.method_settings
     published = Method(num_latents=method.num_latents, clip_statistics="sam", padding_attention="zero")
     # Of the precision of SAM's positions only the last bits of bf16 depend.
-    names = [name for name in INFERENCE_OPTIONS if name != "sam_position_precision"]
-    other = [name for name in names if getattr(method, name) != getattr(published, name)]
+    names = [name for name in Method.INFERENCE if name != "sam_position_precision"]
+    other = [name for name in names if getattr(method, name, None) != getattr(published, name)]
     if other:
-        shown = ", ".join(f"{name} {getattr(method, name)}" for name in other)
+        shown = ", ".join(f"{name} {getattr(method, name, None)}" for name in other)
         raise CheckpointError(
             f"{source} was trained with {shown}, which the published code does not know: it would draw other masks "
             "with these weights. Train with the published-7b-reasonseg preset to export"
@@ -263,7 +264,7 @@ def _refuse_other_methods(method: Method, source: Path) -> None:
 
 
 def _official_config(config: AnchorSegConfig) -> dict[str, Any]:
-    llava = config.llava_config
+    llava = config.language_config
     text, vision = llava.text_config, llava.vision_config
     return {
         "architectures": ["AnchorSegForCausalLM"],
@@ -289,7 +290,7 @@ def _official_config(config: AnchorSegConfig) -> dict[str, Any]:
         "mm_vision_select_layer": llava.vision_feature_layer,
         "mm_vision_tower": f"clip-vit-patch{vision.patch_size}-{vision.image_size}",
         "pad_train_clip_images": True,
-        "out_dim": config.sam_sizes.prompt_width,
+        "out_dim": config.mask_sizes.prompt_width,
         "train_mask_decoder": True,
         "mode": 1,
         "num_layers": text.num_hidden_layers + 1,

@@ -29,7 +29,7 @@ class ImagePrefix:
         sequences: (B, T) ids of system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
         valid: (B, T) false at padding patches.
         cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
-        sam_features: (B, C, G, G), on a GPU computed beside the language model's reading and writing.
+        mask_features: (B, C, G, G), on a GPU computed beside the language model's reading and writing.
     """
 
     images: Images
@@ -37,7 +37,7 @@ class ImagePrefix:
     hidden: Tensor
     valid: Tensor
     cache: DynamicCache
-    sam_features: Beside
+    mask_features: Beside
 
     def branch_cache(self) -> DynamicCache:
         """A cache that begins with the prefix and may grow: layers replace their tensors and never write into them."""
@@ -48,22 +48,22 @@ class ImagePrefix:
 
 @torch.inference_mode()
 def read_images(model: AnchorSegModel, images: Images, prefixes: Sequences) -> ImagePrefix:
-    """Run CLIP, the language model and SAM's encoder over images and the prompt before them.
+    """Run CLIP, the language model and the mask backbone's encoder over images and the prompt before them.
 
     Args:
         model: in evaluation mode.
         images: at least one.
         prefixes: of `Collator.prefixes`, the same row for each image.
     """
-    sam_features = Beside(partial(model.sam_features, images), prefixes.input_ids.device)
-    cache = DynamicCache(config=model.llava.language_model.config)
+    mask_features = Beside(partial(model.mask_features, images), prefixes.input_ids.device)
+    cache = model.language.new_cache()
     return ImagePrefix(
         images=images,
         sequences=prefixes,
         hidden=model.read(images, prefixes, cache),
         valid=model.token_valid(prefixes, images.patch_valid),
         cache=cache,
-        sam_features=sam_features,
+        mask_features=mask_features,
     )
 
 
@@ -111,8 +111,8 @@ class PackedQuestions:
         self._valid = torch.cat([self._valid, segments != PADDING], dim=1)
         zero_padding = self._model.method.padding_attention == "zero"
         visible = visibility(self._segments, self._valid, zero_padding=zero_padding)[:, -width:]
-        embeddings = self._model.llava.language_model.embed_tokens(ids)
-        self._hidden.append(self._model.llava.hidden_states(embeddings, positions, visible, self._cache))
+        embeddings = self._model.language.embed_tokens(ids)
+        self._hidden.append(self._model.language.hidden_states(embeddings, positions, visible, self._cache))
         rows, places = zip(*ends, strict=True)
         return self._hidden[-1][list(rows), list(places)]
 

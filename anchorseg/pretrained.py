@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LlavaConfig
 from transformers.initialization import no_init_weights
 
 from anchorseg.config import AnchorSegConfig
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.presets import SIZES, token_ids
-from anchorseg.query_bank import QueryBankProjector
+from anchorseg.presets import token_ids
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
+from model.llava import LlavaBackbone
 from model.llava_files import LlavaFiles, open_llava
 from model.sam import SamBackbone, SamSizes
 from model.sam_files import PUBLISHED_SIZES, infer_sizes, size_name
@@ -43,8 +44,9 @@ def join_pretrained(
     llava.config.text_config.vocab_size = len(registry)
     llava.config.text_config.pad_token_id = None
     config = AnchorSegConfig(
-        llava_config=llava.config,
-        sam=_sam_sizes(settings),
+        language_config=llava.config,
+        mask_config=_sam_sizes(settings),
+        head=settings.head,
         method=settings.method(),
         tokens=registry.strings,
         token_ids=token_ids(registry),
@@ -52,7 +54,7 @@ def join_pretrained(
     with uninitialised(dtype):
         model = AnchorSegModel(config)
     initialise_new(model, dtype)
-    reports = [*load_llava(model, llava, dtype, registry), load_sam(model.sam, sam, dtype)]
+    reports = [*load_llava(model, llava, dtype, registry), load_sam(cast(SamBackbone, model.masks), sam, dtype)]
     return model, registry, reports
 
 
@@ -70,14 +72,14 @@ def open_parts(settings: TrainSettings) -> tuple[LlavaFiles, TensorFiles]:
         )
     clip_folder = None if settings.vision_tower is None else local_folder(settings.vision_tower, "--vision_tower")
     llava = open_llava(local_folder(version, "--version"), clip_folder)
-    _check_llava_size(llava.config, SIZES[settings.size](0)[0], settings)
+    _check_llava_size(llava.config, LlavaBackbone.preset(settings.size, 0), settings)
     sam = TensorFiles(sam_file)
     _check_sam_size(sam, _sam_sizes(settings))
     return llava, sam
 
 
 def _sam_sizes(settings: TrainSettings) -> SamSizes:
-    return PUBLISHED_SIZES[settings.sam_model] if settings.sam_model != "preset" else SIZES[settings.size](0)[1]
+    return PUBLISHED_SIZES[settings.sam_model] if settings.sam_model != "preset" else SamBackbone.preset(settings.size)
 
 
 def _required(value: str | None, flag: str, what: str) -> str:
@@ -128,14 +130,12 @@ def initialise_new(model: AnchorSegModel, dtype: torch.dtype) -> None:
 
     The tables are N(0, 0.02) throughout; loading then overwrites the rows of LLaMA's own pieces.
     """
-    width, sizes, method = model.width, model.sam.sizes, model.method
-    bank = QueryBankProjector(width, sizes.prompt_width, method.num_latents, contextual=method.contextual_queries)
-    model.query_bank = bank.to(dtype)
-    table = torch.randn(SamBackbone.NUM_MASK_TOKENS, sizes.prompt_width) * sizes.prompt_width**-0.5
-    model.sam.mask_token_positions = nn.Parameter(table.to(dtype))
-    for name in VOCABULARY_TABLES:
-        parameter = model.llava.network.get_parameter(name)
-        parameter.data = (torch.randn(parameter.shape, dtype=torch.float32) * NEW_ROW_STD).to(dtype)
+    model.head.draw_new(dtype)
+    model.masks.draw_new(dtype)
+    language = model.get_submodule(model.language.saved_as)
+    for name in model.language.vocabulary_tables:
+        table = language.get_parameter(f"{name}.weight")
+        table.data = (torch.randn(table.shape, dtype=torch.float32) * NEW_ROW_STD).to(dtype)
 
 
 def load_llava(
@@ -146,7 +146,7 @@ def load_llava(
     Raises:
         CheckpointError: if a tensor is missing, unknown or of another shape.
     """
-    network = model.llava.network
+    network = model.language.network  # type: ignore[attr-defined]
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     base = len(registry) - len(registry.added)
     adapt = {name: _keep_new_rows(network.get_parameter(name), base, name) for name in VOCABULARY_TABLES}

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from anchorseg.feature_cache import FeatureCache
 from anchorseg.generation import answer_questions
-from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.head import Segmentation
+from anchorseg.modeling import AnchorSegModel
 from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.rejection import Judged, one_pass, two_passes
 from anchorseg.scoring import REJECTING, Reply

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.head import Segmentation
+from anchorseg.modeling import AnchorSegModel
 from dataset.batch import Batch
 
 
@@ -49,7 +50,7 @@ def as_targets(input_ids: Tensor, segment_id: int, reject_id: int) -> Tensor:
 
 def _choices(model: AnchorSegModel, hidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Likeliest ids (N,) for given places, from the states before them; no other logits are computed."""
-    return model.llava.logits(hidden[rows, columns - 1]).argmax(dim=-1)
+    return model.language.logits(hidden[rows, columns - 1]).argmax(dim=-1)
 
 
 def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:

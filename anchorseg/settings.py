@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from anchorseg.method import LossWeights, Method
+from anchorseg.heads import HEADS, head_class
+from anchorseg.method import LossWeights, MethodOptions
+from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
 from utils.settings import check, setting
 
@@ -19,6 +21,9 @@ class TrainSettings:
 
     preset: str = setting("7b", help="recipe, a file of the folder configs", group=MODEL)
     size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones", group=MODEL)
+    language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES), group=MODEL)
+    mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES), group=MODEL)
+    head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS), group=MODEL)
     version: str | None = setting(
         None, help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder", group=MODEL
     )
@@ -236,9 +241,9 @@ class TrainSettings:
         """Optimiser steps between validations."""
         return self.eval_interval or self.steps_per_epoch
 
-    def method(self) -> Method:
-        """Switches of the method."""
-        return _part(Method, self)
+    def method(self) -> MethodOptions:
+        """Options of the head's method."""
+        return _part(head_class(self.head).Options, self)
 
     def loss_weights(self) -> LossWeights:
         """Weights of the objective's terms."""

@@ -18,20 +18,16 @@ def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
 
 def trainable_groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
     """Parameters that the paper trains, by name of the group; where rows of the tables are apart, these alone."""
-    bank, llava = model.query_bank, model.llava
-    projections = [module for module in (bank.anchor_projection, bank.contextual_projection) if module is not None]
+    language = model.get_submodule(model.language.saved_as)
     return {
         "embeddings and head": [
             parameter
-            for table in (llava.language_model.embed_tokens, llava.lm_head)
-            for parameter in table_parameters(table)
+            for table in model.language.vocabulary_tables
+            for parameter in table_parameters(language.get_submodule(table))
         ],
         "LoRA": _lora_parameters(model),
-        "mask decoder": list(model.sam.mask_decoder.parameters()),
-        "prompt encoder": list(model.sam.prompt_encoder.parameters()),
-        "query projections": [parameter for module in projections for parameter in module.parameters()],
-        "query positions": [bank.positions],
-        "mask-token table": [model.sam.mask_token_positions],
+        **model.masks.trained(),
+        **model.head.trained(),
     }
 
 

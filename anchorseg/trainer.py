@@ -179,14 +179,14 @@ class Trainer:
     def __init__(self, settings: TrainSettings, model: AnchorSegModel, registry: TokenRegistry) -> None:
         self.settings = settings
         self.registry = registry
-        self.cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
+        self.cache = open_cache(model.masks, settings.cache_features, settings.cache_gigabytes)
         self.collator = make_collator(
             model.config,
             registry,
             max_length=settings.model_max_length,
             store=None if self.cache is None else self.cache.store,
         )
-        self.objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
+        self.objective = Objective(settings.loss_weights(), model.head)
         self.benchmarks = self._benchmarks()
         self.mixture = build_mixture(settings, self.collator)
         self.skips = SkipCounter()

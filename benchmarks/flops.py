@@ -53,7 +53,7 @@ def large_modules(model: AnchorSegModel) -> list[tuple[str, nn.Module]]:
 def step_parts(model: AnchorSegModel, batch: Batch, forward: Forward) -> Parts:
     """Operations of forward, objective and backward, part by part."""
     settings = settings_of("7b")
-    objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
+    objective = Objective(settings.loss_weights(), model.head)
     counter = Counter()
     states: list[Tensor] = []
     catch = model.llava.language_model.register_forward_hook(lambda *call: states.append(call[2].last_hidden_state))

@@ -93,8 +93,8 @@ def build(size: str) -> tuple[AnchorSegModel, TokenRegistry]:
             vocab_size=len(registry),
             pad_token_id=None,
         )
-        vision = CLIPVisionConfig(**{**config.llava_config.vision_config.to_dict(), "image_size": 288})
-        config.llava_config = LlavaConfig(
+        vision = CLIPVisionConfig(**{**config.language_config.vision_config.to_dict(), "image_size": 288})
+        config.language_config = LlavaConfig(
             vision_config=vision, text_config=text, vision_feature_layer=-1, image_seq_length=24**2
         )
     seed_torch("generation", size)

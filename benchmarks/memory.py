@@ -137,7 +137,7 @@ class Activations:
 
 def activations(model: AnchorSegModel, batch: Batch, settings: TrainSettings) -> Activations:
     """Run a micro-batch under DeepSpeed's handling of gradients: each goes into a buffer as soon as it is there."""
-    objective = Objective(settings.loss_weights(), model.method, model.config.clip_side)
+    objective = Objective(settings.loss_weights(), model.head)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     zero = deepspeed_config(settings, sum(parameter.numel() for parameter in trained))["zero_optimization"]
     buffers: list[Tensor] = []

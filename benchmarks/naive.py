@@ -122,14 +122,13 @@ def _mask_loss(
     return (weights.bce * bce + weights.dice * dice).sum()
 
 
-def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights, clip_side: int) -> Tensor:
+def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights) -> Tensor:
     """What `Objective` gives for the published method, where every target has a pixel.
 
     Args:
         output: of `forward`.
         batch: that it read.
         weights: of the terms.
-        clip_side: side of the CLIP view in pixels.
     """
     segmentation = output.segmentation
     assert segmentation.prior is not None
@@ -139,15 +138,16 @@ def loss(output: AnchorSegOutput, batch: Batch, weights: LossWeights, clip_side:
         soft = _soft(truth, cycle.TOKEN_TO_MASK_KERNEL)
         positive = (1 - soft).sum() / (soft.sum() + 1e-6)
         responses = segmentation.prior.responses.split(segmentation.counts)[image].float()
-        grid = geometry.grid_side(responses.shape[1])
-        coarse = geometry.masks_to_tokens(truth, clip_side, grid)
-        kernel = min(cycle.MASK_TO_TOKEN_KERNEL, grid - 1 + grid % 2)
+        frame = batch.images.language_frames[image]
+        coarse = geometry.masks_to_tokens(truth, frame)
+        side = min(frame.grid)
+        kernel = min(cycle.MASK_TO_TOKEN_KERNEL, side - 1 + side % 2)
         terms += [
             _mask_loss(logits, truth, weights),
             _mask_loss(
                 segmentation.prior.maps[image], soft, weights, positive=positive, smooth=cycle.TOKEN_TO_MASK_SMOOTH
             ),
-            _mask_loss(responses.unflatten(1, (grid, grid)), _soft(coarse, kernel), weights),
+            _mask_loss(responses.unflatten(1, frame.grid), _soft(coarse, kernel), weights),
         ]
     text = F.cross_entropy(output.logits.float(), output.labels)
     return weights.ce * text + torch.stack(terms).sum() / sum(segmentation.counts)

@@ -41,20 +41,20 @@ class Steps:
         self.model = model
         self.checkpointing = checkpointing
         self.weights = settings_of("7b").loss_weights()
-        self.objective = Objective(self.weights, model.method, model.config.clip_side)
+        self.objective = Objective(self.weights, model.head)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
         weight = model.llava.lm_head.weight
         plain, shared = (collate(model, registry, chosen, share_prefix=share) for share in (False, True))
         self.plain, self.shared = (batch.to(weight.device, weight.dtype) for batch in (plain, shared))
         with torch.no_grad():
-            features = tuple(model.sam_features(self.shared.images))
+            features = tuple(model.mask_features(self.shared.images))
         images = replace(self.shared.images, mask_pixels=self.shared.images.mask_pixels[:0], mask_features=features)
         self.stored = replace(self.shared, images=images)
 
     def plain_loss(self) -> torch.Tensor:
         """Of the plain way, within `naive.published`."""
         output = naive.forward(self.model, self.plain)
-        return naive.loss(output, self.plain, self.weights, self.model.config.clip_side)
+        return naive.loss(output, self.plain, self.weights)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Of this project's, for `shared` or for `stored`."""

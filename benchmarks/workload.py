@@ -86,7 +86,11 @@ def mid_config(settings: TrainSettings, registry: TokenRegistry) -> AnchorSegCon
     llava = LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-2, image_seq_length=24**2)
     sam = SamSizes(image_size=512, encoder_width=384, encoder_depth=8, encoder_heads=6, global_attention=(1, 3, 5, 7))
     return AnchorSegConfig(
-        llava_config=llava, sam=sam, method=settings.method(), tokens=registry.strings, token_ids=token_ids(registry)
+        language_config=llava,
+        mask_config=sam,
+        method=settings.method(),
+        tokens=registry.strings,
+        token_ids=token_ids(registry),
     )
 
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from utils.geometry import Frame, Size
+
 PADDING, PREFIX = -1, 0
 """Values of `Conversations.segments` for padding and for the shared prefix; branches count from 1."""
 
@@ -41,20 +43,20 @@ class Images:
     Attributes:
         sizes: (H, W) of each.
         language_pixels: (B, 3, S, S) normalized views of the language backbone.
-        language_sizes: (h, w) of each image's content in that view; patch_valid: (B, P) false at padding patches.
+        language_frames: where each image lies in that view; patch_valid: (B, P) false at padding patches.
         mask_pixels: (b, 3, S, S) normalized views of the mask backbone, of the images without `mask_features`, in
             order.
-        mask_sizes: (h, w) of each image's content in that view.
+        mask_frames: where each image lies in that view.
         mask_features: of each image (C, G, G) as the mask backbone's encoder gave them before, or None.
         feature_keys: of each image the key of its stored features; empty where none are stored.
     """
 
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[Size, ...]
     language_pixels: Tensor
-    language_sizes: tuple[tuple[int, int], ...]
+    language_frames: tuple[Frame, ...]
     patch_valid: Tensor
     mask_pixels: Tensor
-    mask_sizes: tuple[tuple[int, int], ...]
+    mask_frames: tuple[Frame, ...]
     mask_features: tuple[Tensor | None, ...]
     feature_keys: tuple[str, ...]
 

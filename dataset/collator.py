@@ -16,17 +16,6 @@ from dataset.sample import Sample
 from utils import geometry
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageViews:
-    """How images enter the two backbones."""
-
-    clip_side: int
-    clip_mean: tuple[float, float, float]
-    clip_std: tuple[float, float, float]
-    token_grid: int
-    sam_side: int
-
-
 @dataclass(frozen=True)
 class EncodedSample:
     """A sample with the token ids of its conversations."""
@@ -80,7 +69,7 @@ class Collator:
 
     Args:
         prompt: encoder of conversations.
-        views: sizes and statistics of the two image views.
+        language_view: how images enter the language backbone; `mask_view` the mask backbone.
         share_prefix: put all conversations of an image in one row behind one prefix; otherwise each has a row.
             The results are the same.
         store: where features of SAM's encoder may lie already.
@@ -89,13 +78,14 @@ class Collator:
     def __init__(
         self,
         prompt: PromptEncoder,
-        views: ImageViews,
+        language_view: geometry.ImageView,
+        mask_view: geometry.ImageView,
         *,
         share_prefix: bool = True,
         store: FeatureStore | None = None,
     ) -> None:
         self.prompt = prompt
-        self.views = views
+        self.language_view, self.mask_view = language_view, mask_view
         self.share_prefix = share_prefix
         self.store = store
 
@@ -125,24 +115,18 @@ class Collator:
 
     def images(self, images: Sequence[np.ndarray]) -> Images:
         """The views of (H, W, 3) uint8 RGB images; the mask backbone's is not made where its features are stored."""
-        views, sizes = self.views, [(image.shape[0], image.shape[1]) for image in images]
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
         keys = ["" if self.store is None else image_key(image) for image in images]
         features = [None if self.store is None else self.store.find(key) for key in keys]
-        language = [geometry.make_view(image, views.clip_side, views.clip_mean, views.clip_std) for image in images]
-        pixels = [
-            geometry.make_view(image, views.sam_side, geometry.SAM_MEAN, geometry.SAM_STD).pixels
-            for image, stored in zip(images, features, strict=True)
-            if stored is None
-        ]
+        frames = [self.language_view.frame(size) for size in sizes]
+        views = [self.mask_view.pixels(image) for image, stored in zip(images, features, strict=True) if stored is None]
         return Images(
             sizes=tuple(sizes),
-            language_pixels=torch.stack([view.pixels for view in language]),
-            language_sizes=tuple(view.size for view in language),
-            patch_valid=torch.stack(
-                [geometry.patch_validity(view.size, views.clip_side, views.token_grid) for view in language]
-            ),
-            mask_pixels=torch.stack(pixels) if pixels else torch.zeros(0, 3, views.sam_side, views.sam_side),
-            mask_sizes=tuple(geometry.longest_side_size(size, views.sam_side) for size in sizes),
+            language_pixels=torch.stack([self.language_view.pixels(image) for image in images]),
+            language_frames=tuple(frames),
+            patch_valid=torch.stack([geometry.patch_validity(frame) for frame in frames]),
+            mask_pixels=torch.stack(views) if views else torch.zeros(0, 3, *self.mask_view.frame((1, 1)).view),
+            mask_frames=tuple(self.mask_view.frame(size) for size in sizes),
             mask_features=tuple(features),
             feature_keys=tuple(keys),
         )

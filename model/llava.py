@@ -10,10 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, LlamaModel, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    AttentionInterface,
+    Cache,
+    CLIPVisionConfig,
+    DynamicCache,
+    LlamaConfig,
+    LlamaModel,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from model.attention_kernels import right_kernels
+from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, PaddedView
 
 IMAGE_PLACEHOLDER = -200
 """Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
@@ -59,6 +69,65 @@ CACHE_ARGUMENT = "cache" if "cache" in signature(LlamaModel.forward).parameters 
 """The decoder's name for keys and values of earlier positions, which transformers 5.24 changed."""
 
 
+STATISTICS = {"clip": (CLIP_MEAN, CLIP_STD), "sam": (SAM_MEAN, SAM_STD)}
+"""Mean and standard deviation of the view, by the names of `Method.clip_statistics`."""
+
+CLIP_LARGE_336 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+
+
+def _llama(width: int, mlp: int, layers: int, heads: int) -> dict:
+    return {
+        "hidden_size": width,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+    }
+
+
+def _llava(clip: dict, llama: dict, vocabulary: int, feature_layer: int) -> LlavaConfig:
+    return LlavaConfig(
+        vision_config=CLIPVisionConfig(**clip),
+        text_config=LlamaConfig(**llama, vocab_size=vocabulary, pad_token_id=None),
+        vision_feature_layer=feature_layer,
+        image_seq_length=(clip["image_size"] // clip["patch_size"]) ** 2,
+    )
+
+
+def _tiny(vocabulary: int) -> LlavaConfig:
+    """A miniature of the same classes, for a CPU; nothing in it is pretrained."""
+    clip = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 96,
+        "patch_size": 12,
+        "projection_dim": 128,
+    }
+    # Narrow layers start wider than 0.02, so that what they add is of the size of what they read.
+    config = _llava(clip, {**_llama(128, 256, 2, 4), "initializer_range": 0.06}, vocabulary, -1)
+    config.initializer_range = 0.12
+    return config
+
+
+SIZES = {
+    "tiny": _tiny,
+    "7b": lambda vocabulary: _llava(CLIP_LARGE_336, _llama(4096, 11008, 32, 32), vocabulary, -2),
+    "13b": lambda vocabulary: _llava(CLIP_LARGE_336, _llama(5120, 13824, 40, 40), vocabulary, -2),
+}
+
+
 class LlavaBackbone(nn.Module):
     """The parts of `LlavaForConditionalGeneration`, each called by itself.
 
@@ -66,12 +135,47 @@ class LlavaBackbone(nn.Module):
     serve several conversations, whether each has a row of its own or all share one.
     """
 
+    saved_as = "llava"
+    placeholder = IMAGE_PLACEHOLDER
+    vocabulary_tables = ("network.model.language_model.embed_tokens", "network.lm_head")
+    kept_unquantized = ("network.model.vision_tower", "network.model.multi_modal_projector", "network.lm_head")
+
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
+        self.width: int = config.text_config.hidden_size
         config._attn_implementation = dict(LLAVA_ATTENTION)
         # LLaVA-1.5 takes the states of the last layer but one: what lies behind is loaded and saved, but not run.
         self._clip_layers = range(config.vision_config.num_hidden_layers + 1)[config.vision_feature_layer]
         self.network: Any = LlavaForConditionalGeneration(config)
+
+    @staticmethod
+    def read_config(values: dict[str, Any] | LlavaConfig) -> LlavaConfig:
+        """See `LanguageBackbone`."""
+        return values if isinstance(values, LlavaConfig) else LlavaConfig(**values)
+
+    @staticmethod
+    def preset(size: str, vocabulary: int) -> LlavaConfig:
+        """LLaVA-1.5-7B and -13B with CLIP ViT-L/14@336, and a miniature of the same classes."""
+        return SIZES[size](vocabulary)
+
+    @staticmethod
+    def view(config: LlavaConfig, statistics: str) -> PaddedView:
+        """The padded view of CLIP."""
+        vision, (mean, std) = config.vision_config, STATISTICS[statistics]
+        return PaddedView(side=vision.image_size, grid=vision.image_size // vision.patch_size, mean=mean, std=std)
+
+    @property
+    def adapted(self) -> nn.Module:
+        """The LLaMA decoder."""
+        return self.language_model
+
+    def new_cache(self) -> DynamicCache:
+        """See `LanguageBackbone`."""
+        return DynamicCache(config=self.language_model.config)
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """See `LanguageBackbone`."""
+        return self.language_model.embed_tokens(ids)
 
     @property
     def language_model(self) -> Any:

@@ -10,15 +10,17 @@ import importlib.util
 import math
 import sys
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.sam_attention import SamAttention
+from utils.geometry import SAM_MEAN, SAM_STD, Frame, PaddedView, Size, map_to_prompt, upscale_masks
 
 
 def _load_modeling() -> ModuleType:
@@ -71,6 +73,11 @@ class SamSizes:
             raise ValueError(f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}")
 
     @property
+    def view(self) -> PaddedView:
+        """How images enter."""
+        return PaddedView(side=self.image_size, grid=self.grid, mean=SAM_MEAN, std=SAM_STD)
+
+    @property
     def grid(self) -> int:
         """Side G of the feature grid."""
         return self.image_size // self.patch_size
@@ -79,6 +86,23 @@ class SamSizes:
     def low_resolution(self) -> int:
         """Side M of mask prompts and low-resolution masks."""
         return 4 * self.grid
+
+
+_TINY = SamSizes(
+    image_size=192,
+    patch_size=12,
+    encoder_width=64,
+    encoder_depth=2,
+    encoder_heads=2,
+    global_attention=(1,),
+    window_size=8,
+    prompt_width=64,
+    mask_channels=16,
+    decoder_heads=4,
+    decoder_mlp=128,
+    iou_head_width=64,
+)
+SIZES = {"tiny": _TINY, "7b": SamSizes(), "13b": SamSizes()}
 
 
 def _image_encoder(sizes: SamSizes) -> nn.Module:
@@ -136,18 +160,52 @@ class SamBackbone(nn.Module):
     """
 
     NUM_MASK_TOKENS = 4
+    saved_as = "sam"
+    Sizes = SamSizes
 
-    def __init__(self, sizes: SamSizes, positions: Literal["float32", "weights"] = "float32") -> None:
+    def __init__(self, sizes: SamSizes, positions: str = "float32") -> None:
         super().__init__()
         self.sizes = sizes
+        self.view = sizes.view
+        self.prompt_width, self.low_resolution = sizes.prompt_width, sizes.low_resolution
+        self.feature_shape = (sizes.prompt_width, sizes.grid, sizes.grid)
         self.positions = positions
         self.image_encoder: Any = _image_encoder(sizes)
         self.prompt_encoder: Any = _prompt_encoder(sizes)
         self.mask_decoder: Any = _mask_decoder(sizes)
         # Added to the four mask tokens, not to the IoU token (method: released `positional_embedding`).
-        self.mask_token_positions = nn.Parameter(
-            torch.randn(self.NUM_MASK_TOKENS, sizes.prompt_width) * sizes.prompt_width**-0.5
-        )
+        self.mask_token_positions = nn.Parameter(self._drawn_positions())
+
+    @staticmethod
+    def preset(size: str) -> SamSizes:
+        """ViT-H with 7B and 13B, and a miniature of the same classes."""
+        return SIZES[size]
+
+    def _drawn_positions(self) -> Tensor:
+        return torch.randn(self.NUM_MASK_TOKENS, self.prompt_width) * self.prompt_width**-0.5
+
+    def draw_new(self, dtype: torch.dtype) -> None:
+        """Draw the table of mask-token positions, which is new."""
+        self.mask_token_positions = nn.Parameter(self._drawn_positions().to(dtype))
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """See `MaskBackbone`."""
+        return {
+            "mask decoder": list(self.mask_decoder.parameters()),
+            "prompt encoder": list(self.prompt_encoder.parameters()),
+            "mask-token table": [self.mask_token_positions],
+        }
+
+    def condition(self, features: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
+        """Add the priors to features (N, C, G, G), element-wise, as SAM adds its mask prompts."""
+        if maps is None:
+            return features + self.no_prior_features(len(features))
+        prompts = torch.cat([map_to_prompt(of_image, self.low_resolution) for of_image in maps])
+        return features + self.prior_features(prompts.to(features.dtype))
+
+    def to_image(self, low_resolution: Tensor, frame: Frame, size: Size) -> Tensor:
+        """See `MaskBackbone`."""
+        return upscale_masks(low_resolution, frame, size)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Encode (B, 3, S, S) normalised and padded SAM views to (B, C, G, G)."""

@@ -35,7 +35,7 @@ def meta_model(settings: TrainSettings) -> AnchorSegModel:
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
     config = preset_config(settings.size, settings.method(), registry)
     if settings.size != "tiny":
-        config.llava_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
+        config.language_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
     with torch.device("meta"):
         model = AnchorSegModel(config)
         choose_trainable(model, settings, registry)
@@ -44,7 +44,7 @@ def meta_model(settings: TrainSettings) -> AnchorSegModel:
 
 def unused_in_published(model: AnchorSegModel) -> tuple[int, int]:
     """Sizes of the published model's layer gate and second projector, which this project does not carry."""
-    layers = model.config.llava_config.text_config.num_hidden_layers
+    layers = model.config.language_config.text_config.num_hidden_layers
     projector = sum(p.numel() for p in model.llava.network.model.multi_modal_projector.parameters())
     return (layers + 1) * model.width, projector
 

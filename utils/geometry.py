@@ -8,10 +8,9 @@ Sizes are (height, width).
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,16 +28,75 @@ CLIP_STD = (68.5005327, 66.6321579, 70.32316305)
 
 
 @dataclass(frozen=True)
-class View:
-    """An image as a network takes it.
+class Frame:
+    """Where an image lies in a network's view of it.
 
     Attributes:
-        pixels: (3, side, side) float32, normalised, zero right of and below the content.
-        size: (h, w) of the content.
+        content: (h, w) of the image, at the top left.
+        view: (height, width) of the view, padding included.
+        grid: (rows, columns) of the tokens or features that cover the view.
     """
 
-    pixels: Tensor
-    size: Size
+    content: Size
+    view: Size
+    grid: Size
+
+    @property
+    def num_tokens(self) -> int:
+        """P, tokens of the grid."""
+        return self.grid[0] * self.grid[1]
+
+
+class ImageView(Protocol):
+    """How images enter a backbone; a value that worker processes may hold."""
+
+    @property
+    def num_tokens(self) -> int:
+        """P."""
+
+    @property
+    def described(self) -> tuple:
+        """What the pixels of a view depend on beside the image."""
+
+    def frame(self, size: Size) -> Frame:
+        """Where an image of size (H, W) comes to lie."""
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """The view (3, S, S) float32 of an (H, W, 3) uint8 RGB image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaddedView:
+    """The longest side scaled to `side`, normalized, then zeros on the right and at the bottom.
+
+    Attributes:
+        side: of the square view in pixels.
+        grid: tokens along a side.
+        mean, std: of RGB on the scale 0-255.
+    """
+
+    side: int
+    grid: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def num_tokens(self) -> int:
+        """P."""
+        return self.grid**2
+
+    @property
+    def described(self) -> tuple:
+        """See `ImageView`."""
+        return pixel_digest(self.side), self.mean, self.std
+
+    def frame(self, size: Size) -> Frame:
+        """See `ImageView`."""
+        return padded_frame(size, self.side, self.grid)
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """See `ImageView`."""
+        return normalize_and_pad(resize_longest_side(image, self.side), self.side, self.mean, self.std)
 
 
 def longest_side_size(size: Size, longest: int) -> Size:
@@ -46,6 +104,11 @@ def longest_side_size(size: Size, longest: int) -> Size:
     scale = longest / max(size)
     height, width = (max(int(side * scale + 0.5), 1) for side in size)
     return height, width
+
+
+def padded_frame(size: Size, side: int, grid: int) -> Frame:
+    """The frame of an image of size (H, W) in a square view of `side` pixels and `grid` tokens along a side."""
+    return Frame(longest_side_size(size, side), (side, side), (grid, grid))
 
 
 def resize_longest_side(image: np.ndarray, longest: int) -> np.ndarray:
@@ -89,7 +152,7 @@ def pixel_digest(longest: int) -> str:
     return digest.hexdigest()
 
 
-def normalise_and_pad(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize_and_pad(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Subtract `mean`, divide by `std`, then pad right and bottom; padding is 0 after normalisation.
 
     Args:
@@ -110,93 +173,58 @@ def normalise_and_pad(image: np.ndarray, side: int, mean: Sequence[float], std: 
     return pixels
 
 
-def make_view(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> View:
-    """Turn an (H, W, 3) uint8 RGB image into a square view."""
-    resized = resize_longest_side(image, side)
-    height, width = resized.shape[:2]
-    return View(pixels=normalise_and_pad(resized, side, mean, std), size=(height, width))
+def patch_validity(frame: Frame) -> Tensor:
+    """(P,) boolean, row-major: which patches of a view show content: those whose top-left pixel lies in it."""
+    (height, width), (rows, columns) = frame.view, frame.grid
+    tops, lefts = torch.arange(rows) * height // rows, torch.arange(columns) * width // columns
+    return ((tops < frame.content[0])[:, None] & (lefts < frame.content[1])[None, :]).flatten()
 
 
-def patch_validity(size: Size, side: int, grid: int) -> Tensor:
-    """Which patches of a view show content: those whose top-left pixel lies in it.
-
-    Args:
-        size: (h, w) of the content.
-        side: side of the view.
-        grid: patches along a side.
-
-    Returns:
-        (grid * grid,) bool, row-major.
-    """
-    corners = torch.arange(grid) * side // grid
-    return ((corners < size[0])[:, None] & (corners < size[1])[None, :]).flatten()
+def _pad(maps: Tensor, size: Size) -> Tensor:
+    return F.pad(maps, (0, size[1] - maps.shape[-1], 0, size[0] - maps.shape[-2]))
 
 
-def grid_side(num_tokens: int) -> int:
-    """Patches along a side of the square grid that `num_tokens` image tokens fill.
-
-    Raises:
-        ValueError: if `num_tokens` is not a perfect square.
-    """
-    grid = math.isqrt(num_tokens)
-    if grid * grid != num_tokens:
-        raise ValueError(f"{num_tokens} image tokens do not fill a square grid: give one response per patch.")
-    return grid
-
-
-def _pad_to_square(maps: Tensor, side: int) -> Tensor:
-    return F.pad(maps, (0, side - maps.shape[-1], 0, side - maps.shape[-2]))
-
-
-def _through_view(maps: Tensor, side: int, content_size: Size, original_size: Size) -> Tensor:
+def _through_view(maps: Tensor, frame: Frame, size: Size) -> Tensor:
     """Bilinear to a view, crop to its content, bilinear to the original image."""
-    return resample(maps, Resize((side, side), content_size), Resize(original_size, original_size))
+    return resample(maps, Resize(frame.view, frame.content), Resize(size, size))
 
 
-def tokens_to_map(responses: Tensor, view_side: int, content_size: Size, original_size: Size) -> Tensor:
+def tokens_to_map(responses: Tensor, frame: Frame, size: Size) -> Tensor:
     """Spread one response per image token over the original image: the token-to-mask map (paper, section 3.3).
 
     Grid -> bilinear to the view -> crop to its content -> bilinear to the image.
 
     Args:
-        responses: (n, P), row-major over a square grid.
-        view_side: side of the view the tokens come from.
-        content_size: (h, w) of the view's content.
-        original_size: (H, W).
+        responses: (n, P), row-major over the grid.
+        frame: of the view that the tokens come from.
+        size: (H, W).
 
     Returns:
         (n, H, W) float32.
-
-    Raises:
-        ValueError: if P is not a perfect square.
     """
-    grid = grid_side(responses.shape[1])
-    return _through_view(responses.unflatten(1, (grid, grid)), view_side, content_size, original_size)
+    return _through_view(responses.unflatten(1, frame.grid), frame, size)
 
 
 def map_to_prompt(maps: Tensor, side: int = 256) -> Tensor:
     """Shrink (n, H, W) maps to SAM's mask prompt (n, 1, side, side): antialiased, zeros right and below."""
     size = longest_side_size((maps.shape[1], maps.shape[2]), side)
-    return _pad_to_square(resample(maps, Resize(size, size, antialias=True)), side)[:, None]
+    return _pad(resample(maps, Resize(size, size, antialias=True)), (side, side))[:, None]
 
 
-def masks_to_tokens(
-    masks: Tensor, view_side: int, grid: int, *, mode: Literal["nearest", "area"] = "nearest"
-) -> Tensor:
-    """Carry masks to the token grid: the way back of `tokens_to_map`.
+def masks_to_tokens(masks: Tensor, frame: Frame, *, mode: Literal["nearest", "area"] = "nearest") -> Tensor:
+    """Carry masks to the token grid: the inverse of `tokens_to_map`.
 
     Antialiased bilinear to the view's content, zero padding, then one value per patch. The resize to the view takes
     one mask at a time, so that no float copy of all full-size masks exists at once.
 
     Args:
         masks: (n, H, W), boolean or 0 and 1.
-        view_side: side of the view.
-        grid: patches along a side.
+        frame: of the view that the tokens come from.
         mode: "nearest" samples a patch's top-left pixel, as published, and misses objects between these pixels;
             "area" averages the patch and misses none.
 
     Returns:
-        (n, grid, grid) float32 in [0, 1].
+        (n, rows, columns) float32 in [0, 1].
 
     Raises:
         ValueError: if `mode` is neither.
@@ -204,26 +232,24 @@ def masks_to_tokens(
     if mode not in ("nearest", "area"):
         raise ValueError(f"The sampling mode {mode!r} is unknown: choose 'nearest' or 'area'.")
     if len(masks) == 0:
-        return masks.new_zeros(0, grid, grid, dtype=torch.float32)
-    size = longest_side_size((masks.shape[1], masks.shape[2]), view_side)
-    content = masks.new_zeros((len(masks), *size), dtype=torch.float32)
+        return masks.new_zeros(0, *frame.grid, dtype=torch.float32)
+    content = masks.new_zeros((len(masks), *frame.content), dtype=torch.float32)
     for row, mask in enumerate(masks):
-        content[row] = resample(mask[None], Resize(size, size, antialias=True))[0]
-    return F.interpolate(_pad_to_square(content, view_side)[:, None], (grid, grid), mode=mode)[:, 0]
+        content[row] = resample(mask[None], Resize(frame.content, frame.content, antialias=True))[0]
+    return F.interpolate(_pad(content, frame.view)[:, None], frame.grid, mode=mode)[:, 0]
 
 
-def upscale_masks(low_res: Tensor, sam_side: int, sam_content_size: Size, original_size: Size) -> Tensor:
-    """Bring SAM's mask logits to the original image, in float32 whatever their precision.
+def upscale_masks(low_resolution: Tensor, frame: Frame, size: Size) -> Tensor:
+    """Bring mask logits to the original image, in float32 whatever their precision.
 
-    Bilinear to the SAM view -> crop to its content -> bilinear to the image.
+    Bilinear to the view -> crop to its content -> bilinear to the image.
 
     Args:
-        low_res: (n, h, w) logits over the whole view.
-        sam_side: side of the SAM view.
-        sam_content_size: (h, w) of the view's content.
-        original_size: (H, W).
+        low_resolution: (n, h, w) logits over the whole view.
+        frame: of the view.
+        size: (H, W).
 
     Returns:
         (n, H, W) float32 logits.
     """
-    return _through_view(low_res, sam_side, sam_content_size, original_size)
+    return _through_view(low_resolution, frame, size)

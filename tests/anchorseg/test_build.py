@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from anchorseg import build, presets
+from anchorseg import build
 from anchorseg.build import build_for_training, check_weights, load_model, save_model
 from anchorseg.settings import TrainSettings
+from model.llava import SIZES as LLAVA_SIZES
+from model.sam import SIZES as SAM_SIZES
 from model.sam import SamBackbone
 from tests.conftest import make_batch, make_model, make_sample
 from utils.errors import CheckpointError
@@ -21,8 +23,9 @@ BASE = 1000  # pieces of the tiny tokenizer
 @pytest.fixture
 def parts(tmp_path, monkeypatch):
     """Folders as users have them, with small sizes under the name 7b."""
-    monkeypatch.setitem(presets.SIZES, "7b", presets.SIZES["tiny"])
-    config, sizes = presets.tiny(BASE + 64)
+    for sizes_of in (LLAVA_SIZES, SAM_SIZES):
+        monkeypatch.setitem(sizes_of, "7b", sizes_of["tiny"])
+    config, sizes = LLAVA_SIZES["tiny"](BASE + 64), SAM_SIZES["tiny"]
     torch.manual_seed(1)
     llava = LlavaForConditionalGeneration(config)
     llava.save_pretrained(tmp_path / "llava")
@@ -147,7 +150,7 @@ def test_both_layouts_of_the_same_weights_give_the_same_states(parts, tmp_path, 
     for name, value in first.state_dict().items():
         if "lora_A" not in name:
             assert torch.equal(value, second.state_dict()[name]), name
-    assert first.config.llava_config.text_config.to_dict() == second.config.llava_config.text_config.to_dict()
+    assert first.config.language_config.text_config.to_dict() == second.config.language_config.text_config.to_dict()
     batch = make_batch(first, registry, [make_sample(0)])
     assert torch.equal(*(model.eval().read(batch.images, batch.conversations) for model in (first, second)))
 

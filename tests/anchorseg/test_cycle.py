@@ -8,6 +8,8 @@ from anchorseg import cycle
 from tests.anchorseg.test_losses import plain_bce, plain_dice
 from utils import geometry
 
+FRAME = geometry.padded_frame((40, 50), 128, 16)
+
 
 def make_masks(height: int = 40, width: int = 50) -> torch.Tensor:
     masks = torch.zeros(2, height, width, dtype=torch.bool)
@@ -68,10 +70,10 @@ def test_token_to_mask_is_the_plain_one(scale, shift):
 
 @pytest.mark.parametrize(("side", "grid", "sampling"), [(336, 24, "nearest"), (128, 16, "nearest"), (128, 16, "area")])
 def test_mask_to_token_is_the_plain_one(side, grid, sampling):
-    masks, responses = make_masks(), torch.rand(2, grid * grid)
-    coarse = geometry.masks_to_tokens(masks, side, grid, mode=sampling).numpy()
+    masks, responses, frame = make_masks(), torch.rand(2, grid * grid), geometry.padded_frame((40, 50), side, grid)
+    coarse = geometry.masks_to_tokens(masks, frame, mode=sampling).numpy()
     targets = np.stack([plain_gaussian(mask, 23, 7.0) for mask in coarse])
-    loss = cycle.mask_to_token(responses, masks, side, target_sampling=sampling)
+    loss = cycle.mask_to_token(responses, masks, frame, target_sampling=sampling)
     logits = responses.unflatten(1, (grid, grid)).numpy()
     assert loss.bce.tolist() == pytest.approx(plain_bce(logits, targets), rel=1e-5)
     assert loss.dice.tolist() == pytest.approx(plain_dice(logits, targets, 1e-3), rel=1e-5)
@@ -80,9 +82,9 @@ def test_mask_to_token_is_the_plain_one(side, grid, sampling):
 def test_learned_scale_and_shift_get_gradients():
     scale, shift = torch.tensor(2.0, requires_grad=True), torch.tensor(0.0, requires_grad=True)
     responses = torch.rand(2, 256, requires_grad=True)
-    maps = geometry.tokens_to_map(responses, 128, (102, 128), (40, 50))
+    maps = geometry.tokens_to_map(responses, FRAME, (40, 50))
     forth = cycle.token_to_mask(maps, make_masks(), scale=scale, shift=shift)
-    back = cycle.mask_to_token(responses, make_masks(), 128, scale=scale, shift=shift)
+    back = cycle.mask_to_token(responses, make_masks(), FRAME, scale=scale, shift=shift)
     (forth.bce + forth.dice + back.bce + back.dice).mean().backward()
     for leaf in (scale, shift, responses):
         assert leaf.grad is not None and leaf.grad.isfinite().all() and leaf.grad.any()
@@ -93,8 +95,8 @@ def test_scale_and_shift_let_the_loss_fall():
     best = cycle.gaussian_target(masks)
     plain, scaled = cycle.token_to_mask(best, masks), cycle.token_to_mask(best, masks, scale=10.0, shift=-5.0)
     assert (scaled.dice < plain.dice - 0.1).all()
-    best = cycle.gaussian_target(geometry.masks_to_tokens(masks, 128, 16), 23).flatten(1)
-    plain, scaled = (cycle.mask_to_token(best, masks, 128, scale=a, shift=b) for a, b in ((1.0, 0.0), (10.0, -5.0)))
+    best = cycle.gaussian_target(geometry.masks_to_tokens(masks, FRAME), 23).flatten(1)
+    plain, scaled = (cycle.mask_to_token(best, masks, FRAME, scale=a, shift=b) for a, b in ((1.0, 0.0), (10.0, -5.0)))
     assert (scaled.bce < plain.bce - 0.1).all() and (scaled.dice < plain.dice - 0.1).all()
 
 
@@ -106,7 +108,7 @@ def test_ignored_pixels_have_no_say():
     before, after = (cycle.token_to_mask(each, masks, ignore=ignore) for each in (maps, changed))
     assert torch.equal(before.bce, after.bce) and torch.equal(before.dice, after.dice)
     responses = torch.rand(2, 256, requires_grad=True)
-    loss = cycle.mask_to_token(responses, masks, 128, ignore=ignore)
+    loss = cycle.mask_to_token(responses, masks, FRAME, ignore=ignore)
     (loss.bce + loss.dice).sum().backward()
     used = responses.grad.unflatten(1, (16, 16)) != 0
     assert used[:, :, :6].all() and not used[:, :12, 7:].any()
@@ -114,10 +116,5 @@ def test_ignored_pixels_have_no_say():
 
 def test_an_image_without_targets_gives_no_values():
     forth = cycle.token_to_mask(torch.zeros(0, 40, 50), torch.zeros(0, 40, 50, dtype=torch.bool))
-    back = cycle.mask_to_token(torch.zeros(0, 256), torch.zeros(0, 40, 50, dtype=torch.bool), 128)
+    back = cycle.mask_to_token(torch.zeros(0, 256), torch.zeros(0, 40, 50, dtype=torch.bool), FRAME)
     assert all(value.shape == (0,) for value in (forth.bce, forth.dice, back.bce, back.dice))
-
-
-def test_tokens_must_fill_a_square():
-    with pytest.raises(ValueError, match="square grid"):
-        cycle.mask_to_token(torch.zeros(2, 255), make_masks(), 128)

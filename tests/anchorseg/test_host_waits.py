@@ -39,7 +39,7 @@ def test_training_and_forced_evaluation_do_not_wait() -> None:
     model, registry = make_model(Method(prior_range="valid", void_pixels="ignore"))
     samples = [make_sample(0), make_sample(1, (50, 30), conversations=2), make_sample(2, conversations=1)]
     batch = make_batch(model, registry, samples)
-    objective = Objective(LossWeights(), model.method, model.config.clip_side)
+    objective = Objective(LossWeights(), model.head)
     with HostWaits() as training:
         output = model.train()(batch)
     assert not training.counts

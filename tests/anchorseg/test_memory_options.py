@@ -147,7 +147,7 @@ def test_only_the_language_model_is_quantised(tmp_path, quantisation, kind, tole
     save_model(model, registry, tmp_path)
     loaded, _ = load_model(tmp_path, quantisation=quantisation)
     names = [name for name, p in loaded.named_parameters() if type(p).__name__ == kind]
-    assert len(names) == 7 * model.config.llava_config.text_config.num_hidden_layers
+    assert len(names) == 7 * model.config.language_config.text_config.num_hidden_layers
     assert all(name.startswith("llava.network.model.language_model.layers.") for name in names)
     assert 0 < max_difference(model.eval(), loaded, registry)[1] < tolerance
 

@@ -55,6 +55,7 @@ def drop(*keys):
     return change
 
 
+TEXT = ("language_config", "text_config")
 CONFIGURATIONS = {
     "an unknown value of a named option": (put("method", "padding_attention", value="none"), "one of zero, plain"),
     "a number as text": (put("method", "num_latents", value="7"), "num_latents is '7'; it must be a whole number"),
@@ -65,19 +66,19 @@ CONFIGURATIONS = {
     "another model": (put("model_type", value="llava"), "no model folder of this project: its model_type"),
     "no model": (drop("model_type"), "its model_type is None"),
     "kernels from elsewhere": (
-        put("llava_config", "text_config", "attn_implementation", value="someone/kernels"),
+        put(*TEXT, "attn_implementation", value="someone/kernels"),
         "must not choose what code is loaded",
     ),
     "kernels at the top": (put("_attn_implementation", value="a/b"), "must not choose what code is loaded"),
     "code from elsewhere": (put("auto_map", value={"AutoModel": "x.Y"}), "must not choose what code is loaded"),
-    "a width beyond all": (put("llava_config", "text_config", "hidden_size", value=10**12), "larger than any size"),
-    "layers beyond all": (put("llava_config", "text_config", "num_hidden_layers", value=10**6), "num_hidden_layers is"),
-    "no layers": (put("sam", "encoder_depth", value=0), "encoder_depth is 0; allowed: 1 to 1000"),
-    "heads that do not divide": (put("llava_config", "text_config", "num_attention_heads", value=3), "config.json: "),
-    "a patch of nothing": (put("sam", "patch_size", value=0), "sam.patch_size is 0; it must be at least 1"),
-    "attention of no layer": (put("sam", "global_attention", value=[9]), r"is \(9,\); layers are 0 to 1"),
-    "another width": (put("sam", "prompt_width", value=32), "of another shape"),
-    "another depth": (put("llava_config", "text_config", "num_hidden_layers", value=3), "missing: .*layers.2"),
+    "a width beyond all": (put(*TEXT, "hidden_size", value=10**12), "larger than any size"),
+    "layers beyond all": (put(*TEXT, "num_hidden_layers", value=10**6), "num_hidden_layers is"),
+    "no layers": (put("mask_config", "encoder_depth", value=0), "encoder_depth is 0; allowed: 1 to 1000"),
+    "heads that do not divide": (put(*TEXT, "num_attention_heads", value=3), "config.json: "),
+    "a patch of nothing": (put("mask_config", "patch_size", value=0), "sam.patch_size is 0; it must be at least 1"),
+    "attention of no layer": (put("mask_config", "global_attention", value=[9]), r"is \(9,\); layers are 0 to 1"),
+    "another width": (put("mask_config", "prompt_width", value=32), "of another shape"),
+    "another depth": (put(*TEXT, "num_hidden_layers", value=3), "missing: .*layers.2"),
     "a type that is none": (put("dtype", value=True), "dtype is True; allowed: float32, bfloat16, float16"),
     "an id as text": (put("token_ids", "segment", value="1000"), "segment is '1000'"),
     "another id": (put("token_ids", "segment", value=1001), "the tokenizer gives the ids"),
@@ -93,6 +94,20 @@ def test_a_configuration_that_is_wrong_is_refused_before_anything_is_built(folde
     with pytest.raises(CheckpointError, match=message) as refused:
         load_model(folder)
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_from_before_there_was_a_choice_of_backbones_is_read(folder):
+    wanted = load_model(folder)[0].state_dict()
+
+    def rename(values):
+        values["llava_config"], values["sam"] = values.pop("language_config"), values.pop("mask_config")
+        for name in ("language_model", "mask_model", "head", "anchorseg_version"):
+            del values[name]
+
+    edit(folder, rename)
+    found = load_model(folder)[0]
+    assert found.config.mask_model == "sam"
+    assert all(torch.equal(value, wanted[name]) for name, value in found.state_dict().items())
 
 
 CONTENT = {

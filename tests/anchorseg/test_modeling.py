@@ -32,7 +32,7 @@ def relative(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def losses_of(model, registry, *, share_prefix=True, samples=SAMPLES):
     batch = make_batch(model, registry, samples, share_prefix=share_prefix)
-    objective = Objective(LossWeights(), model.method, model.config.clip_side)
+    objective = Objective(LossWeights(), model.head)
     return objective(model(batch), batch)
 
 
@@ -199,7 +199,7 @@ def test_merged_lora_equals_unmerged_and_merging_twice_is_merging_once():
     batch = make_batch(model, registry, SAMPLES)
     with torch.inference_mode():
         before = model(batch)
-        assert merge_lora(model) == 2 * model.config.llava_config.text_config.num_hidden_layers
+        assert merge_lora(model) == 2 * model.config.language_config.text_config.num_hidden_layers
         after = model(batch)
         assert merge_lora(model) == 0
     assert relative(after.logits, before.logits) < 1e-5

@@ -85,7 +85,7 @@ def test_one_image_of_two_has_no_target(refusing, device):
 def test_training_on_text_gives_every_layer_a_gradient(refusing, device):
     model, registry = make_model()
     model, batch = moved(model.train(), make_batch(model, registry, [silent(2)]), device)
-    losses = Objective(LossWeights(), model.method, model.config.clip_side)(model(batch), batch)
+    losses = Objective(LossWeights(), model.head)(model(batch), batch)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     for part in (model.sam.mask_decoder.transformer, model.query_bank, model.sam.prompt_encoder.mask_downscaling):

@@ -47,8 +47,10 @@ def small_model(method=PUBLISHED, strings=None):
         num_key_value_heads=4, rms_norm_eps=1e-5, max_position_embeddings=4096, pad_token_id=None,
     )  # fmt: skip
     config = AnchorSegConfig(
-        llava_config=LlavaConfig(vision_config=clip, text_config=llama, vision_feature_layer=-2, image_seq_length=576),
-        sam=SAM,
+        language_config=LlavaConfig(
+            vision_config=clip, text_config=llama, vision_feature_layer=-2, image_seq_length=576
+        ),
+        mask_config=SAM,
         method=method,
         tokens=strings,
         token_ids=token_ids(registry),
@@ -83,7 +85,7 @@ def released(tmp_path_factory):
         if name.startswith(TOWER)
     }
     torch.save(tower, clip / "pytorch_model.bin")
-    (clip / "config.json").write_text(model.config.llava_config.vision_config.to_json_string())
+    (clip / "config.json").write_text(model.config.language_config.vision_config.to_json_string())
     return root, model
 
 
@@ -106,7 +108,7 @@ def test_a_converted_checkpoint_is_the_model_it_means(released, tmp_path, capsys
     for name in UNUSED:
         assert name.replace(".0.", ".*.") in printed, name
     loaded, registry = load_model(target)
-    assert loaded.method == PUBLISHED and loaded.config.sam_sizes == SAM
+    assert loaded.method == PUBLISHED and loaded.config.mask_sizes == SAM
     assert registry.strings == TokenStrings.released(7)
     assert loaded.state_dict().keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
@@ -227,7 +229,7 @@ def test_a_clip_of_another_resolution_and_an_existing_target_are_refused(release
     root, model = released
     clip = tmp_path / "clip"
     clip.mkdir()
-    config = dataclasses.replace(model.config.llava_config.vision_config, image_size=224)
+    config = dataclasses.replace(model.config.language_config.vision_config, image_size=224)
     (clip / "config.json").write_text(config.to_json_string())
     (clip / "pytorch_model.bin").write_bytes((root / "clip" / "pytorch_model.bin").read_bytes())
     with pytest.raises(CheckpointError, match=r"CLIP for 224 pixels, but released checkpoints need 336"):
@@ -260,7 +262,7 @@ def test_of_the_eight_published_rows_those_of_the_latents_count(tmp_path, latent
         },
         clip / "pytorch_model.bin",
     )
-    (clip / "config.json").write_text(model.config.llava_config.vision_config.to_json_string())
+    (clip / "config.json").write_text(model.config.language_config.vision_config.to_json_string())
 
     convert(tmp_path / "published", tmp_path / "converted", clip)
     loaded, _ = load_model(tmp_path / "converted")

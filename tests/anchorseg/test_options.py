@@ -13,7 +13,7 @@ from anchorseg.build import build_for_training, load_model, save_model
 from anchorseg.cycle import gaussian_target
 from anchorseg.data import make_collator
 from anchorseg.losses import mask_loss
-from anchorseg.method import INFERENCE_OPTIONS, LossWeights, Method
+from anchorseg.method import LossWeights, Method
 from anchorseg.objective import Objective
 from anchorseg.settings import TrainSettings
 from anchorseg.spatial_prior import min_max
@@ -39,7 +39,7 @@ def terms(method, sample):
     batch = make_batch(model, registry, [sample])
     with torch.no_grad():
         output = model(batch)
-    losses = Objective(LossWeights(), method, model.config.clip_side)(output, batch)
+    losses = Objective(LossWeights(), model.head)(output, batch)
     return {name: float(value) for name, value in losses.terms.items()}, output, batch
 
 
@@ -105,7 +105,7 @@ def test_a_conversation_too_long_is_counted_as_a_bad_record():
     collator.collate([draw.encoded for draw in draws])
 
 
-@pytest.mark.parametrize("name", INFERENCE_OPTIONS)
+@pytest.mark.parametrize("name", Method.INFERENCE)
 def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
     other = {"num_latents": 3, "clip_statistics": "sam", "padding_attention": "plain", "prior_range": "valid"}
     other |= {"sam_position_precision": "weights"}
@@ -128,10 +128,14 @@ def test_the_target_of_the_tokens_may_be_rounded_as_published():
     assert changed and changed <= {"m2t_bce", "m2t_dice"}
     assert all(published[name] == pytest.approx(ours[name], rel=6.5e-3) for name in changed)
     masks = batch.conversations.masks[0]
-    grid = gaussian_target(geometry.masks_to_tokens(masks, 96, 8), cycle.MASK_TO_TOKEN_KERNEL).bfloat16().float()
+    grid = (
+        gaussian_target(geometry.masks_to_tokens(masks, batch.images.language_frames[0]), cycle.MASK_TO_TOKEN_KERNEL)
+        .bfloat16()
+        .float()
+    )
     responses = output.segmentation.prior.responses[: len(masks)]
     loss = mask_loss(responses.unflatten(1, (8, 8)), grid)
-    found = cycle.mask_to_token(responses, masks, 96, target_precision="bf16")
+    found = cycle.mask_to_token(responses, masks, batch.images.language_frames[0], target_precision="bf16")
     assert torch.equal(found.bce, loss.bce) and torch.equal(found.dice, loss.dice)
 
 

@@ -89,4 +89,4 @@ def test_no_kernel_sees_a_row_without_a_key(monkeypatch, size, length):
     model(batch).logits.sum().backward()
     model.eval()
     generate(model, batch, max_new_tokens=6)
-    assert len(seen) > 2 * model.config.llava_config.text_config.num_hidden_layers
+    assert len(seen) > 2 * model.config.language_config.text_config.num_hidden_layers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,9 @@ def check_clip(fixture: Fixture, context: Context) -> None:
     """Every array of clip_tower.npz."""
     config, network = context.model.config, context.model.llava.network.model
     pixels = fixture.tensor("in.images_clip")
-    sizes = [tuple(size) for size in fixture.input("in.clip_resize_list").tolist()]
-    valid = torch.stack([geometry.patch_validity(size, config.clip_side, config.token_grid) for size in sizes])
+    contents = [tuple(size) for size in fixture.input("in.clip_resize_list").tolist()]
+    frame = config.language_view.frame((1, 1))
+    valid = torch.stack([geometry.patch_validity(replace(frame, content=content)) for content in contents])
     keys = torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
     fixture.check("mid.mask_for_llm", valid.float(), tolerance=0)
     fixture.check("mid.vit_attention_mask", keys.float(), tolerance=0)
@@ -33,7 +36,7 @@ def check_clip(fixture: Fixture, context: Context) -> None:
     finally:
         handle.remove()
     fixture.check("out.selected_patches", seen["patches"])
-    layer = config.llava_config.vision_feature_layer
+    layer = config.language_config.vision_feature_layer
     for name, mask in (("masked", keys[:, None, None, :]), ("unmasked", None)):
         outputs = network.vision_tower(pixels, attention_mask=mask, output_hidden_states=True)
         fixture.check(f"out.hidden_m2_{name}", outputs.hidden_states[layer])
@@ -43,7 +46,7 @@ def check_clip(fixture: Fixture, context: Context) -> None:
 def check_sam(fixture: Fixture, context: Context) -> None:
     """Every array of sam_image_encoder.npz."""
     sam = context.model.sam
-    view = geometry.make_view(rules.image(*EVALUATION_IMAGE), sam.sizes.image_size, geometry.SAM_MEAN, geometry.SAM_STD)
-    fixture.check("out.image_embeddings", sam.image_features(view.pixels[None]))
+    pixels = sam.view.pixels(rules.image(*EVALUATION_IMAGE))
+    fixture.check("out.image_embeddings", sam.image_features(pixels[None]))
     if "note" in fixture:
         fixture.remark("note", str(fixture.input("note")))

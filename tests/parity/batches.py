@@ -15,13 +15,14 @@ from torch import Tensor
 
 from anchorseg.modeling import AnchorSegModel
 from dataset.batch import IGNORED_LABEL, Batch
-from dataset.collator import Collator, ImageViews
+from dataset.collator import Collator
 from dataset.prompt import Branch, Slot
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from model.backbones import language_backbone
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.reference import Fixture
 from tests.parity.samples import ReferenceFileError
-from utils import geometry
+from utils.geometry import ImageView
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Rows:
         self.place, self.cut = places[0], places[0] + 2
         (prefix,) = prefixes
         self.image_start, self.bank_length = self.place, model.method.bank_length
-        tokens = [IMAGE_PLACEHOLDER] * model.config.token_grid**2
+        tokens = [IMAGE_PLACEHOLDER] * model.config.language_view.num_tokens
         self.prefix = (*prefix[: self.place], *tokens, *prefix[self.place + 1 :])
 
     def slots(self, image: int) -> list[list[TargetSlot]]:
@@ -127,15 +128,10 @@ def _mask_places(masks: np.ndarray, wanted: Sequence[bool]) -> list[int]:
     raise ReferenceFileError(f"{len(masks)} masks do not fit {len(targets)} targets among {len(wanted)} slots")
 
 
-def image_views(model: AnchorSegModel) -> ImageViews:
+def image_views(model: AnchorSegModel) -> tuple[ImageView, ImageView]:
     """The views of the released models: SAM's statistics for both."""
-    return ImageViews(
-        clip_side=model.config.clip_side,
-        clip_mean=geometry.SAM_MEAN,
-        clip_std=geometry.SAM_STD,
-        token_grid=model.config.token_grid,
-        sam_side=model.config.sam_sizes.image_size,
-    )
+    language = language_backbone(model.config.language_model)
+    return language.view(model.config.language_config, "sam"), model.config.mask_view
 
 
 def make_batch(inputs: Inputs, model: AnchorSegModel, *, share_prefix: bool) -> Batch:
@@ -147,7 +143,7 @@ def make_batch(inputs: Inputs, model: AnchorSegModel, *, share_prefix: bool) -> 
         share_prefix: one row for all conversations of an image instead of one for each.
     """
     rows = _Rows(inputs, model)
-    collator = Collator(rows, image_views(model), share_prefix=share_prefix)  # type: ignore[arg-type]
+    collator = Collator(rows, *image_views(model), share_prefix=share_prefix)  # type: ignore[arg-type]
     return collator([rows.sample(image) for image, _ in enumerate(pairwise(inputs.offset))])
 
 

@@ -10,7 +10,6 @@ from dataset.batch import BankPositions
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.context import Context
 from tests.parity.reference import Fixture
-from utils import geometry
 
 ORIGINAL = (480, 640)
 
@@ -34,8 +33,7 @@ def check_decoder(fixture: Fixture, context: Context) -> None:
     alone, alone_iou = sam(features[:1], bank[:1, -1:] + positions[:1])
     fixture.check("out.low_res_masks_seg_only", alone)
     fixture.check("out.iou_seg_only", alone_iou)
-    side = sam.sizes.image_size
-    full = geometry.upscale_masks(masks[:, 0], side, geometry.longest_side_size(ORIGINAL, side), ORIGINAL)
+    full = context.model.masks.to_image(masks[:, 0], context.model.config.mask_view.frame(ORIGINAL), ORIGINAL)
     fixture.check("out.postprocessed_480x640", full[:, None])
 
 

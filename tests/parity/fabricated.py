@@ -41,8 +41,8 @@ def given(pictures, rows, questions, offset, masks):
     """Inputs as a file holds them; `questions` are the lengths before the answers."""
     ids = padded(rows, 0)
     labels = [[-100] * start + row[start:] for row, start in zip(rows, questions, strict=True)]
-    views = [geometry.make_view(picture, 1024, geometry.SAM_MEAN, geometry.SAM_STD).size for picture in pictures]
     sizes = [picture.shape[:2] for picture in pictures]
+    views = [geometry.longest_side_size(size, 1024) for size in sizes]
     arrays = {
         "in.input_ids": ids,
         "in.labels": padded(labels, -100),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel, Prior
+from anchorseg.head import Prior
+from anchorseg.modeling import AnchorSegModel
 from anchorseg.query_bank import gather_states
 from dataset.batch import PADDING, BankPositions, Batch
 from tests.parity import gres
@@ -99,13 +100,16 @@ def check_values(fixture: Fixture, values: Values, batch: Batch, *, labels: bool
 
 def view_values(batch: Batch) -> Values:
     """What the file says of the inputs beyond the raw ones."""
-    sizes = [[list(sam), list(size)] for sam, size in zip(batch.images.mask_sizes, batch.images.sizes, strict=True)]
+    sizes = [
+        [list(frame.content), list(size)]
+        for frame, size in zip(batch.images.mask_frames, batch.images.sizes, strict=True)
+    ]
     return {
         "in.images": batch.images.mask_pixels,
         "in.images_clip": batch.images.language_pixels,
         "in.attention_masks": collapse(batch, batch.conversations.segments != PADDING),
         "in.sam_mask_shape_list": torch.tensor(sizes),
-        "in.clip_resize_list": torch.tensor(batch.images.language_sizes),
+        "in.clip_resize_list": torch.tensor([frame.content for frame in batch.images.language_frames]),
     }
 
 

@@ -25,8 +25,10 @@ def check_maps(fixture: Fixture, context: Context) -> None:
         _check_map(fixture, f"sim.{which}")
     for which in _numbers(fixture, "gt.", ".mask"):
         masks = fixture.tensor(f"gt.{which}.mask")
-        coarse = geometry.masks_to_tokens(masks, SIDE, GRID)
-        fixture.check(f"gt.{which}.apply336", geometry.masks_to_tokens(masks, SIDE, SIDE)[:, None])
+        coarse, fine = (
+            geometry.masks_to_tokens(masks, geometry.padded_frame(masks.shape[1:], SIDE, grid)) for grid in (GRID, SIDE)
+        )
+        fixture.check(f"gt.{which}.apply336", fine[:, None])
         fixture.check(f"gt.{which}.nearest24", coarse)
         fixture.check(f"gt.{which}.target24", cycle.gaussian_target(coarse, cycle.MASK_TO_TOKEN_KERNEL))
     if CONSTANT in fixture:
@@ -38,8 +40,7 @@ def _check_map(fixture: Fixture, case: str) -> None:
     scores = fixture.tensor(f"{case}.in").requires_grad_()
     height, width = fixture.input(f"{case}.shape").tolist()
     responses = min_max(scores)
-    content = geometry.longest_side_size((height, width), SIDE)
-    maps = geometry.tokens_to_map(responses, SIDE, content, (height, width))
+    maps = geometry.tokens_to_map(responses, geometry.padded_frame((height, width), SIDE, GRID), (height, width))
     prompt = geometry.map_to_prompt(maps)
     fixture.check(f"{case}.minmax", responses)
     fixture.check(f"{case}.map256", prompt)

@@ -51,9 +51,9 @@ class Pass:
 
 
 def read(model, images, input_ids, offset, *, zero) -> Pass:
-    views = [geometry.make_view(image, 336, geometry.SAM_MEAN, geometry.SAM_STD) for image in images]
-    patches = torch.stack([geometry.patch_validity(view.size, 336, 24) for view in views])
-    features = model.llava.image_features(torch.stack([view.pixels for view in views]), patches)
+    view = geometry.PaddedView(side=336, grid=24, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    patches = torch.stack([geometry.patch_validity(view.frame(image.shape[:2])) for image in images])
+    features = model.llava.image_features(torch.stack([view.pixels(image) for image in images]), patches)
     owner = [image for image in range(len(images)) for _ in range(offset[image], offset[image + 1])]
     ids, embeddings, keys = [], [], []
     for row, image in zip(input_ids, owner, strict=True):
@@ -125,8 +125,8 @@ WHOLE_BATCH = (
 
 def segment(model, images, done: Pass, offset):
     """Arrays of all targets, gathered as the files hold them, and SAM's features."""
-    views = [geometry.make_view(image, 1024, geometry.SAM_MEAN, geometry.SAM_STD) for image in images]
-    features = torch.cat([model.sam.image_encoder(view.pixels[None]) for view in views])
+    view = geometry.PaddedView(side=1024, grid=64, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    features = torch.cat([model.sam.image_encoder(view.pixels(image)[None]) for image in images])
     template = {}
     found = [[] for _ in images]
     for image, picture in enumerate(images):
@@ -156,13 +156,15 @@ def loss_arrays(arrays, masks, cross_entropy):
     out = {}
     for image, group in enumerate(masks):
         truth = torch.from_numpy(group).float()
-        coarse = geometry.masks_to_tokens(truth, 336, 24)
+        coarse = geometry.masks_to_tokens(truth, geometry.padded_frame(truth.shape[1:], 336, 24))
         out[f"out.mask_to_token_target.{image}"] = cycle.gaussian_target(coarse, 23)
         terms = torch.zeros(6)
         if len(truth):
             logits = arrays[f"out.pred_masks.{image}"]
             forth = cycle.token_to_mask(arrays[f"out.token_to_mask_map.{image}"], truth.bool())
-            back = cycle.mask_to_token(arrays[f"out.similarity_minmax.{image}"], truth.bool(), 336)
+            back = cycle.mask_to_token(
+                arrays[f"out.similarity_minmax.{image}"], truth.bool(), geometry.padded_frame(truth.shape[1:], 336, 24)
+            )
             found = losses.mask_loss(logits, truth)
             terms = torch.stack(
                 [term.mean() for term in [found.bce, found.dice, forth.bce, forth.dice, back.bce, back.dice]]

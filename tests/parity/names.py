@@ -79,7 +79,7 @@ def check_config(path: Path, context: Context) -> list[Row]:
     settings, config = context.settings, context.model.config
     rows = []
     for key, own in SAM_SIZES.items():
-        found = getattr(config.sam_sizes, own)
+        found = getattr(config.mask_sizes, own)
         found = list(found) if isinstance(found, tuple) else found
         rows.append(_equal(path.name, f"sam.{key}", settings["sam"][key], found))
     *latents, segment = context.model.bank_ids

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from anchorseg import cycle, losses
-from anchorseg.modeling import AnchorSegModel, Segmentation
+from anchorseg.head import Segmentation
+from anchorseg.modeling import AnchorSegModel
 from anchorseg.objective import Losses, LossWeights, Objective
 from dataset.batch import Batch
 from tests.parity.context import Context
@@ -22,7 +23,7 @@ def weights_of(context: Context) -> LossWeights:
 def losses_of(trace: Trace, batch: Batch, model: AnchorSegModel, weights: LossWeights) -> Losses:
     """The objective of a finished pass."""
     assert trace.output is not None
-    return Objective(weights, model.method, model.config.clip_side)(trace.output, batch)
+    return Objective(weights, model.head)(trace.output, batch)
 
 
 def weighted(found: Losses, weights: LossWeights) -> dict[str, Tensor]:
@@ -51,20 +52,21 @@ def loss_values(found: Losses, weights: LossWeights) -> dict[str, Tensor]:
     }
 
 
-def term_values(segmentation: Segmentation, batch: Batch, side: int, grid: int) -> dict[str, Tensor]:
+def term_values(segmentation: Segmentation, batch: Batch) -> dict[str, Tensor]:
     """Arrays out.terms.* and out.mask_to_token_target.*: each image's own means, and the targets on the token grid."""
     values: dict[str, Tensor] = {}
     for image in range(len(batch.records)):
         truth = batch.conversations.masks[image]
         present = truth.flatten(1).any(dim=1)
         truth = truth[present]
-        coarse = geometry.masks_to_tokens(truth, side, grid)
+        frame = batch.images.language_frames[image]
+        coarse = geometry.masks_to_tokens(truth, frame)
         values[f"out.mask_to_token_target.{image}"] = cycle.gaussian_target(coarse, cycle.MASK_TO_TOKEN_KERNEL)
-        values[f"out.terms.{image}"] = _terms(segmentation, image, truth, present, side).detach()
+        values[f"out.terms.{image}"] = _terms(segmentation, image, truth, present, frame).detach()
     return values
 
 
-def _terms(segmentation: Segmentation, image: int, truth: Tensor, present: Tensor, side: int) -> Tensor:
+def _terms(segmentation: Segmentation, image: int, truth: Tensor, present: Tensor, frame: geometry.Frame) -> Tensor:
     """(6,) mask BCE and Dice, token-to-mask, mask-to-token, each the mean of the image's targets; 0 without any."""
     if not present.any():
         return torch.zeros(6, dtype=torch.float64)
@@ -72,7 +74,7 @@ def _terms(segmentation: Segmentation, image: int, truth: Tensor, present: Tenso
     logits, maps = segmentation.masks[image][present], segmentation.prior.maps[image][present]
     responses = segmentation.prior.responses.split(segmentation.counts)[image][present]
     found = losses.mask_loss(logits, truth)
-    forth, back = cycle.token_to_mask(maps, truth), cycle.mask_to_token(responses, truth, side)
+    forth, back = cycle.token_to_mask(maps, truth), cycle.mask_to_token(responses, truth, frame)
     terms = [
         found.bce,
         found.dice,

@@ -101,7 +101,7 @@ def decoder_inputs() -> dict[str, np.ndarray]:
     image_embeddings = torch.randn(1, 256, 64, 64, generator=generator)
     text_embeds = 2 * torch.randn(2, 8, 256, generator=generator)
     responses = min_max(torch.randn(2, 576, generator=generator))
-    maps = geometry.tokens_to_map(responses, 336, (252, 336), (480, 640))
+    maps = geometry.tokens_to_map(responses, geometry.padded_frame((480, 640), 336, 24), (480, 640))
     return {
         "image_embeddings": image_embeddings.numpy(),
         "text_embeds": text_embeds.numpy(),
@@ -112,8 +112,8 @@ def decoder_inputs() -> dict[str, np.ndarray]:
 def clip_views() -> np.ndarray:
     """CLIP views, under SAM's statistics, of the two images of forward_train."""
     images = (image(480, 640, 1), image(333, 500, 2))
-    views = [geometry.make_view(each, 336, geometry.SAM_MEAN, geometry.SAM_STD) for each in images]
-    return np.stack([view.pixels.numpy() for view in views])
+    view = geometry.PaddedView(side=336, grid=24, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    return np.stack([view.pixels(each).numpy() for each in images])
 
 
 RULES: dict[str, Callable[[], np.ndarray]] = {

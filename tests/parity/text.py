@@ -113,9 +113,11 @@ def collate(texts: list[str], offset: list[int], registry: TokenRegistry, contex
         registry: the tokenizer.
         context: of the model, for the number of image tokens.
     """
-    grid = context.model.config.token_grid
     prompt = PromptEncoder(
-        registry, image_placeholder=IMAGE_PLACEHOLDER, num_image_tokens=grid * grid, max_length=LONGEST
+        registry,
+        image_placeholder=IMAGE_PLACEHOLDER,
+        num_image_tokens=context.model.config.language_view.num_tokens,
+        max_length=LONGEST,
     )
     conversations = [parse_conversation(text, registry) for text in texts]
     samples = [
@@ -127,7 +129,7 @@ def collate(texts: list[str], offset: list[int], registry: TokenRegistry, contex
         )
         for first, last in pairwise(offset)
     ]
-    batch = Collator(prompt, image_views(context.model), share_prefix=False)(samples)
+    batch = Collator(prompt, *image_views(context.model), share_prefix=False)(samples)
     ids = collapse(batch, batch.conversations.input_ids).tolist()
     counts = torch.bincount(batch.conversations.row_images, minlength=len(samples)).cumsum(0).tolist()
     return {

@@ -36,7 +36,7 @@ def check_training(fixture: Fixture, context: Context) -> None:
         with torch.no_grad():
             values = forward_values(model, batch, trace, batch.conversations.targets)
             values |= objectives.loss_values(found, weights)
-            values |= objectives.term_values(trace.masks, batch, model.config.clip_side, model.config.token_grid)
+            values |= objectives.term_values(trace.masks, batch)
             check_values(fixture, values, batch, labels=True)
             check_gradients(fixture, model)
             shared_batch = make_batch(inputs, model, share_prefix=True)

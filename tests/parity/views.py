@@ -30,16 +30,16 @@ def check_preprocess(fixture: Fixture, context: Context) -> None:
 def _check_image(fixture: Fixture, which: str) -> None:
     image = fixture.input(f"{which}.raw")
     for view, side in SIDES.items():
-        made = geometry.make_view(image, side, geometry.SAM_MEAN, geometry.SAM_STD)
-        resized, pixels, note = geometry.resize_longest_side(image, side), made.pixels, ""
+        made = geometry.PaddedView(side=side, grid=GRID, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+        resized, pixels, note = geometry.resize_longest_side(image, side), made.pixels(image), ""
         other = height_first(image, side)
         if fixture.agrees(f"{which}.{view}_resized_u8", other) and not np.array_equal(other, resized):
             resized, note = other, "made with Pillow 13 or later: height first; here width first"
-            pixels = geometry.normalise_and_pad(resized, side, geometry.SAM_MEAN, geometry.SAM_STD)
+            pixels = geometry.normalize_and_pad(resized, side, geometry.SAM_MEAN, geometry.SAM_STD)
         fixture.check(f"{which}.{view}_resized_u8", resized, note=note)
         fixture.check(f"{which}.{view}", pixels, note=note)
-        fixture.check(f"{which}.{view}_resize", np.array(made.size))
-    valid = geometry.patch_validity(geometry.longest_side_size(image.shape[:2], SIDES["clip"]), SIDES["clip"], GRID)
+        fixture.check(f"{which}.{view}_resize", np.array(made.frame(image.shape[:2]).content))
+    valid = geometry.patch_validity(geometry.padded_frame(image.shape[:2], SIDES["clip"], GRID))
     fixture.check(f"{which}.mask_for_llm", valid.float(), tolerance=0)
     fixture.check(f"{which}.vit_attention_mask", np.concatenate([[1.0], valid.float()]), tolerance=0)
     unpadded = f"{which}.clip_unpadded_variant"

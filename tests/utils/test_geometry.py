@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from utils import geometry
+from utils.geometry import Frame, padded_frame
 
 PRESETS = [(336, 24), (128, 16)]
 
@@ -64,11 +65,12 @@ def test_pixels_of_one_picture(size, longest, crc):
 
 def test_view_is_normalised_inside_and_zero_outside():
     image = make_image(64, 128)
-    view = geometry.make_view(image, 128, geometry.SAM_MEAN, geometry.SAM_STD)
-    assert view.size == (64, 128) and view.pixels.shape == (3, 128, 128)
+    view = geometry.PaddedView(side=128, grid=16, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    pixels, frame = view.pixels(image), view.frame((64, 128))
+    assert frame.content == (64, 128) and pixels.shape == (3, *frame.view) == (3, 128, 128)
     expected = (image[10, 20] - np.array(geometry.SAM_MEAN)) / np.array(geometry.SAM_STD)
-    assert view.pixels[:, 10, 20].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-    assert not view.pixels[:, 64:].any()
+    assert pixels[:, 10, 20].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert not pixels[:, 64:].any()
 
 
 def test_clip_statistics_are_those_of_the_unit_scale():
@@ -88,12 +90,12 @@ def test_patch_validity_is_nearest_sampling(size, side, grid):
     content = torch.zeros(1, 1, side, side)
     content[..., : size[0], : size[1]] = 1
     expected = F.interpolate(content, (grid, grid), mode="nearest").bool().flatten()
-    assert (geometry.patch_validity(size, side, grid) == expected).all()
+    assert (geometry.patch_validity(Frame(size, (side, side), (grid, grid))) == expected).all()
 
 
 @pytest.mark.parametrize(("side", "grid"), PRESETS)
 def test_constant_responses_give_a_constant_map_and_prompt(side, grid):
-    maps = geometry.tokens_to_map(torch.full((2, grid * grid), 0.25), side, (side // 2, side), (30, 60))
+    maps = geometry.tokens_to_map(torch.full((2, grid * grid), 0.25), padded_frame((30, 60), side, grid), (30, 60))
     assert maps.shape == (2, 30, 60) and (maps - 0.25).abs().max() < 1e-6
     prompt = geometry.map_to_prompt(maps, 64)
     assert prompt.shape == (2, 1, 64, 64)
@@ -103,21 +105,32 @@ def test_constant_responses_give_a_constant_map_and_prompt(side, grid):
 def test_map_keeps_places():
     responses = torch.zeros(1, 256)
     responses[0, 5 * 16 + 9] = 1
-    maps = geometry.tokens_to_map(responses, 128, (128, 128), (256, 256))
+    maps = geometry.tokens_to_map(responses, padded_frame((256, 256), 128, 16), (256, 256))
     y, x = divmod(int(maps.flatten().argmax()), 256)
     assert (y // 16, x // 16) == (5, 9)
 
 
 def test_map_carries_gradients():
     responses = torch.rand(2, 256, requires_grad=True)
-    geometry.map_to_prompt(geometry.tokens_to_map(responses, 128, (96, 128), (48, 64)), 64).sum().backward()
+    geometry.map_to_prompt(
+        geometry.tokens_to_map(responses, padded_frame((48, 64), 128, 16), (48, 64)), 64
+    ).sum().backward()
     assert responses.grad is not None and responses.grad[:, : 12 * 16].abs().sum() > 0
 
 
-@pytest.mark.parametrize("num_tokens", [575, 2])
-def test_tokens_must_fill_a_square(num_tokens):
-    with pytest.raises(ValueError, match="square grid"):
-        geometry.tokens_to_map(torch.zeros(1, num_tokens), 336, (336, 336), (10, 10))
+def test_a_grid_need_not_be_square():
+    frame = Frame((48, 96), (48, 96), (4, 8))
+    responses = torch.zeros(1, 32)
+    responses[0, 1 * 8 + 6] = 1
+    maps = geometry.tokens_to_map(responses, frame, (96, 192))
+    y, x = divmod(int(maps.flatten().argmax()), 192)
+    assert (y // 24, x // 24) == (1, 6)
+    masks = torch.zeros(1, 96, 192, dtype=torch.bool)
+    masks[0, 24:48, 144:168] = True
+    for mode in ("nearest", "area"):
+        assert geometry.masks_to_tokens(masks, frame, mode=mode).flatten(1).argmax() == 1 * 8 + 6
+    assert geometry.patch_validity(frame).tolist() == [True] * 32
+    assert geometry.patch_validity(Frame((24, 48), (48, 96), (4, 8))).sum() == 2 * 4
 
 
 @pytest.mark.parametrize("mode", ["nearest", "area"])
@@ -126,37 +139,39 @@ def test_a_mask_of_whole_patches_survives(side, grid, mode):
     coarse = (torch.rand(3, grid, grid) > 0.5).float()
     patch = side // grid
     masks = coarse.repeat_interleave(patch, 1).repeat_interleave(patch, 2).bool()
-    assert torch.equal(geometry.masks_to_tokens(masks, side, grid, mode=mode), coarse)
+    assert torch.equal(geometry.masks_to_tokens(masks, padded_frame((side, side), side, grid), mode=mode), coarse)
 
 
 def test_masks_to_tokens_pads_right_and_below():
-    tokens = geometry.masks_to_tokens(torch.ones(1, 20, 40, dtype=torch.bool), 128, 16)
+    tokens = geometry.masks_to_tokens(torch.ones(1, 20, 40, dtype=torch.bool), padded_frame((20, 40), 128, 16))
     assert tokens[0, :8].min() == 1 and not tokens[0, 8:].any()
 
 
 def test_area_keeps_the_small_object_that_nearest_loses():
     masks = torch.zeros(1, 128, 128, dtype=torch.bool)
     masks[0, 19:22, 35:38] = True
-    assert geometry.masks_to_tokens(masks, 128, 16).sum() == 0
-    assert geometry.masks_to_tokens(masks, 128, 16, mode="area")[0, 2, 4] == pytest.approx(9 / 64)
+    frame = padded_frame((128, 128), 128, 16)
+    assert geometry.masks_to_tokens(masks, frame).sum() == 0
+    assert geometry.masks_to_tokens(masks, frame, mode="area")[0, 2, 4] == pytest.approx(9 / 64)
 
 
 def test_unknown_sampling_is_refused():
     with pytest.raises(ValueError, match="'nearest' or 'area'"):
-        geometry.masks_to_tokens(torch.ones(1, 4, 4), 128, 16, mode="cubic")
+        geometry.masks_to_tokens(torch.ones(1, 4, 4), padded_frame((4, 4), 128, 16), mode="cubic")
 
 
 def test_upscaled_masks_are_float32_and_cropped():
     low_res = torch.full((2, 64, 64), -1.0, dtype=torch.bfloat16)
     low_res[:, :32] = 1
-    masks = geometry.upscale_masks(low_res, 256, (128, 256), (50, 100))
+    masks = geometry.upscale_masks(low_res, padded_frame((50, 100), 256, 16), (50, 100))
     assert masks.dtype == torch.float32 and masks.shape == (2, 50, 100)
     assert (masks[:, :48] > 0).all()
 
 
 def test_an_image_without_targets_gives_empty_results():
-    maps = geometry.tokens_to_map(torch.zeros(0, 256), 128, (96, 128), (48, 64))
+    frame = padded_frame((48, 64), 128, 16)
+    maps = geometry.tokens_to_map(torch.zeros(0, 256), frame, (48, 64))
     assert maps.shape == (0, 48, 64)
     assert geometry.map_to_prompt(maps, 64).shape == (0, 1, 64, 64)
-    assert geometry.masks_to_tokens(torch.zeros(0, 48, 64, dtype=torch.bool), 128, 16).shape == (0, 16, 16)
-    assert geometry.upscale_masks(torch.zeros(0, 64, 64), 256, (192, 256), (48, 64)).shape == (0, 48, 64)
+    assert geometry.masks_to_tokens(torch.zeros(0, 48, 64, dtype=torch.bool), frame).shape == (0, 16, 16)
+    assert geometry.upscale_masks(torch.zeros(0, 64, 64), frame, (48, 64)).shape == (0, 48, 64)

@@ -77,7 +77,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_environment_is_complete() -> None:
     environment = json.loads(json.dumps(describe_environment()))
     assert set(environment["versions"]) == {
-        *("python", "torch", "transformers", "peft", "deepspeed", "segment-anything", "numpy", "opencv")
+        *("anchorseg", "python", "torch", "transformers", "peft", "deepspeed", "segment-anything", "numpy", "opencv")
     }
     assert environment["versions"]["torch"] and environment["cpu_count"] and environment["devices"]
     assert environment["command"]

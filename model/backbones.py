@@ -1,0 +1,158 @@
+"""The two seams of the model: a language backbone that reads images and writes, and a mask backbone that draws.
+
+A further backbone is one file with a class of one of these protocols, and one line in its registry. Nothing else knows
+which backbones there are.
+
+Letters: B images, R rows, T positions, P image tokens, D language width, V vocabulary, N targets, C prompt width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
+from utils.geometry import Frame, ImageView, Size
+
+
+class LanguageBackbone(Protocol):
+    """An autoregressive model that reads image tokens; an `nn.Module`, built from a configuration of transformers.
+
+    Attributes:
+        saved_as: name of the module in saved weights.
+        placeholder: id that stands for one image token; in no vocabulary.
+        vocabulary_tables: names, within the module, of the layers with a row for each token.
+        kept_unquantized: names, within the module, of parts that stay whole when the rest is quantized.
+        width: D.
+    """
+
+    saved_as: str
+    placeholder: int
+    vocabulary_tables: tuple[str, ...]
+    kept_unquantized: tuple[str, ...]
+    width: int
+
+    def __init__(self, config: Any) -> None: ...
+
+    @staticmethod
+    def read_config(values: dict[str, Any]) -> Any:
+        """The configuration that a model folder holds as a dictionary."""
+
+    @staticmethod
+    def preset(size: str, vocabulary: int) -> Any:
+        """The configuration of a named size.
+
+        Raises:
+            KeyError: if there is no such size.
+        """
+
+    @staticmethod
+    def view(config: Any, statistics: str) -> ImageView:
+        """How images enter; `statistics` as `Method.clip_statistics`."""
+
+    @property
+    def adapted(self) -> nn.Module:
+        """The part whose projections LoRA adapts, and whose layers are recomputed under gradient checkpointing."""
+
+    def new_cache(self) -> Any:
+        """An empty cache of keys and values."""
+
+    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+        """Image tokens (B, P, D) of views (B, 3, S, S), of which `patch_valid` (B, P) says what is no padding."""
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Embeddings (..., D) of token ids (...)."""
+
+    def embed(self, input_ids: Tensor, features: Tensor, image_start: int) -> Tensor:
+        """Embeddings (R, T, D) of ids with the features (R, P, D) of each row's image from a column on."""
+
+    def hidden_states(self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
+        """Last-layer hidden states (R, T, D) under a mask (R, T, S) of what may be seen."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Vocabulary logits (..., V)."""
+
+
+class MaskBackbone(Protocol):
+    """A promptable mask decoder over a frozen image encoder; an `nn.Module`, built from its sizes.
+
+    Attributes:
+        saved_as: name of the module in saved weights.
+        Sizes: frozen dataclass of its sizes, checked by itself.
+        prompt_width: C, width of a query.
+        feature_shape: shape of the stored features of one image.
+        low_resolution: M, side of the masks that it decodes.
+        image_encoder: the part that does not train, whose features may be stored.
+        view: how images enter.
+    """
+
+    saved_as: str
+    Sizes: type
+    sizes: Any
+    prompt_width: int
+    feature_shape: tuple[int, int, int]
+    low_resolution: int
+    image_encoder: Any
+    view: ImageView
+
+    def __init__(self, sizes: Any, positions: str = "float32") -> None: ...
+
+    @staticmethod
+    def preset(size: str) -> Any:
+        """The sizes that go with a named size of the language backbone.
+
+        Raises:
+            KeyError: if there is no such size.
+        """
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Features (B, *feature_shape) of views (B, 3, S, S)."""
+
+    def condition(self, features: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
+        """Add the spatial priors to the features (N, ...) of each target's image.
+
+        Args:
+            features: of each target's image.
+            maps: for each image the token-to-mask maps (n, H, W) of its targets in [0, 1], or None for no prior.
+        """
+
+    def __call__(self, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits (N, m, M, M) and IoU estimates (N, m) for query banks (N, L, C); the first of m is taken."""
+
+    def to_image(self, low_resolution: Tensor, frame: Frame, size: Size) -> Tensor:
+        """Masks (n, M, M) of one image at its own size: (n, H, W) float32 logits."""
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters that the paper trains, by name of the group."""
+
+    def draw_new(self, dtype: torch.dtype) -> None:
+        """Draw the parameters that no published file holds."""
+
+
+def language_backbone(name: str) -> type[LanguageBackbone]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _resolve(name, LANGUAGE_BACKBONES, "language_model")
+
+
+def mask_backbone(name: str) -> type[MaskBackbone]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    return _resolve(name, MASK_BACKBONES, "mask_model")
+
+
+def _resolve(name: str, known: dict[str, str], what: str) -> Any:
+    if name not in known:
+        raise ValueError(f"{what} is {name!r}; allowed: {', '.join(known)}")
+    module, _, attribute = known[name].partition(":")
+    return getattr(import_module(module), attribute)
