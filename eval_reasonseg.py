@@ -163,8 +163,8 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
     )
     model = model.to(device)
     if settings.compile_sam:
-        model.sam.image_encoder.compile()
-    cache = open_cache(model.sam, settings.cache_features, settings.cache_gigabytes)
+        model.masks.image_encoder.compile()
+    cache = open_cache(model.masks, settings.cache_features, settings.cache_gigabytes)
     return Evaluator(
         model,
         registry,

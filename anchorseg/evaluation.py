@@ -6,17 +6,18 @@ protocol; they are never mixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from anchorseg.feature_cache import FeatureCache
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.protocols import Asker, prepare
-from anchorseg.scoring import REJECTING, SCORINGS, Row, Scores, ignored, row_of, truths, united
+from anchorseg.protocols import Asker, Asking, asking
+from anchorseg.scoring import SCORINGS, Reply, Row, Scores, Scoring, ignored, truths
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Images
 from dataset.collator import Collator
@@ -123,11 +124,12 @@ class _Prepared(Dataset[tuple[Sample, Batch | Images]]):
 
     source: Benchmark
     protocol: Protocol
+    way: Asking
     collator: Collator
 
     def __getitem__(self, index: int) -> tuple[Sample, Batch | Images]:
         sample = self.source.evaluation_sample(index, protocol=self.protocol)
-        return sample, prepare(self.collator, sample, self.protocol)
+        return sample, self.way.prepare(self.collator, sample)
 
 
 class Evaluator:
@@ -181,17 +183,21 @@ class Evaluator:
                 questions.
         """
         check_benchmark(name, source, protocol)
+        scoring = SCORINGS[source.scoring]
+        way = asking(protocol, scoring)
         rows: list[Row] = []
         mine = range(rank(), len(source), world_size())
         read = DataLoader(
-            _Prepared(source, protocol, self.asker.collator),
+            _Prepared(source, protocol, way, self.asker.collator),
             batch_size=None,
             sampler=mine,
             num_workers=min(self.workers, len(mine)),
         )
         bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
         for index, (sample, prepared) in zip(mine, bar, strict=True):
-            for prediction in self._predictions(source.scoring, index, protocol, sample, prepared):
+            with torch.inference_mode():
+                replies = way.replies(self.asker, sample, prepared)
+            for prediction in predictions(scoring, index, sample, replies):
                 rows.append(prediction.row)
                 if show is not None:
                     show(prediction)
@@ -202,8 +208,8 @@ class Evaluator:
         return Result(
             benchmark=name,
             protocol=protocol,
-            leaks=protocol == "forced" and source.scoring in REJECTING,
-            scores=SCORINGS[source.scoring](gathered),
+            leaks=way.leaks,
+            scores=scoring.scores(gathered),
             rows=tuple(gathered),
         )
 
@@ -212,17 +218,16 @@ class Evaluator:
         if self.asker.cache is not None:
             self.asker.cache.finish()
 
-    def _predictions(
-        self, scoring: str, index: int, protocol: Protocol, sample: Sample, prepared: Batch | Images
-    ) -> Iterator[Prediction]:
-        replies = self.asker.replies(sample, protocol, scoring, prepared)
-        for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
-            row = row_of(sample, index, number, reply, scoring)
-            yield Prediction(
-                row=row,
-                sample=sample,
-                truth=np.asarray(truths(sample, question).any(axis=0)),
-                mask=united(reply, scoring) if row.found else None,
-                ignore=ignored(sample, question),
-                prior=reply.prior,
-            )
+
+def predictions(scoring: Scoring, index: int, sample: Sample, replies: Sequence[Reply]) -> Iterator[Prediction]:
+    """Each question of sample `index` with its reply, scored."""
+    for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
+        row = scoring.row(sample, index, number, reply)
+        yield Prediction(
+            row=row,
+            sample=sample,
+            truth=np.asarray(truths(sample, question).any(axis=0)),
+            mask=scoring.united(reply) if row.found else None,
+            ignore=ignored(sample, question),
+            prior=reply.prior,
+        )

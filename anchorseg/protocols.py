@@ -1,13 +1,9 @@
-"""Protocols: how a sample is put to the model, and which of its masks belong to which question.
-
-`forced`: the true answer is in the prompt, and the masks of its slots are drawn. For benchmarks with rejections this is
-the published protocol of two passes, which leaks the truth (`anchorseg.rejection`). `symmetric`: every question has a
-query bank in the prompt, and the model may reject it. `generate`: the model writes an answer to every question.
-"""
+"""Protocols: how a sample is put to the model, and which of its masks belong to which question."""
 
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +16,7 @@ from anchorseg.head import Segmentation
 from anchorseg.modeling import AnchorSegModel
 from anchorseg.prefix import ImagePrefix, read_images
 from anchorseg.rejection import Judged, one_pass, two_passes
-from anchorseg.scoring import REJECTING, Reply
+from anchorseg.scoring import Reply, Scoring
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Images
 from dataset.collator import Collator
@@ -60,13 +56,8 @@ def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
     return segmentation.prior.maps[0][chosen].amax(dim=0).cpu().numpy()
 
 
-def prepare(collator: Collator, sample: Sample, protocol: Protocol) -> Batch | Images:
-    """What the model reads of a sample: its image, and its conversations where answers are not to be written."""
-    return collator.images([sample.image]) if protocol == "generate" else collator([sample])
-
-
 class Asker:
-    """Puts samples to a model, one at a time.
+    """What every way of asking needs.
 
     Args:
         model: in evaluation mode.
@@ -94,30 +85,52 @@ class Asker:
         self.max_new_tokens = max_new_tokens
         self.cache = cache
 
-    @torch.inference_mode()
-    def replies(
-        self, sample: Sample, protocol: Protocol, scoring: str, prepared: Batch | Images | None = None
-    ) -> list[Reply]:
-        """A reply for each question of a sample.
+    def ready(self, batch: Batch) -> Batch:
+        """The batch where the model is, with stored features where there is a cache."""
+        weight = next(self.model.parameters())
+        return dataclasses.replace(batch.to(weight.device, weight.dtype), images=self.images_ready(batch.images))
 
-        Args:
-            sample: made for the protocol.
-            protocol: how to ask.
-            scoring: of its benchmark.
-            prepared: of `prepare`, where it was made before.
+    def images_ready(self, images: Images) -> Images:
+        """The images where the model is, with stored features where there is a cache."""
+        weight = next(self.model.parameters())
+        images = images.to(weight.device, weight.dtype)
+        return images if self.cache is None else self.cache.fill(images)[0]
+
+
+class Asking(ABC):
+    """A way of asking: what the model reads of a sample, and what it replies to its questions.
+
+    Attributes:
+        leaks: whether the prompt gives the answers away.
+    """
+
+    leaks = False
+
+    def prepare(self, collator: Collator, sample: Sample) -> Batch | Images:
+        """What the model reads, made in any process: here image and conversations."""
+        return collator([sample])
+
+    @abstractmethod
+    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+        """A reply for each question of a sample.
 
         Raises:
             DataError: if slots or conversations do not fit the questions.
         """
-        read = prepare(self.collator, sample, protocol) if prepared is None else prepared
-        if isinstance(read, Images):
-            return self._generated(sample, read)
-        published = protocol == "forced" and scoring in REJECTING
-        counts = slot_counts(sample, rejections=published)
-        judged = self._judge(self._ready(read), protocol, published)
-        logits = judged.segmentation.masks[0]
-        # The published protocol counts a logit of 0 as mask.
-        masks = logits >= 0 if published else logits > 0
+
+
+class Forced(Asking):
+    """The true answer is in the prompt, and the masks of its slots are drawn (all published numbers)."""
+
+    rejections = False
+    """Whether a `<REJ>` in the prompt has a mask, too."""
+
+    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+        """See `Asking`."""
+        assert isinstance(prepared, Batch)
+        counts = slot_counts(sample, rejections=self.rejections)
+        judged = self.judge(asker.model, asker.ready(prepared))
+        masks = self.drawn(judged.segmentation.masks[0])
         assert len(masks) == len(judged.rejected) == sum(counts), sample.record
         slots = torch.arange(len(masks), device=masks.device).split(counts)
         return [
@@ -129,24 +142,49 @@ class Asker:
             for chosen in slots
         ]
 
-    def _judge(self, batch: Batch, protocol: Protocol, published: bool) -> Judged:
-        if published:
-            return two_passes(self.model, batch)
-        if protocol == "symmetric":
-            return one_pass(self.model, batch)
-        segmentation = self.model(batch).segmentation
+    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+        """Masks of all slots, of which none is rejected."""
+        segmentation = model(batch).segmentation
         return Judged(segmentation, torch.zeros_like(segmentation.iou, dtype=torch.bool))
 
-    def _ready(self, batch: Batch) -> Batch:
-        weight = next(self.model.parameters())
-        return dataclasses.replace(batch.to(weight.device, weight.dtype), images=self._images_ready(batch.images))
+    def drawn(self, logits: Tensor) -> Tensor:
+        """The masks of logits."""
+        return logits > 0
 
-    def _images_ready(self, images: Images) -> Images:
-        weight = next(self.model.parameters())
-        images = images.to(weight.device, weight.dtype)
-        return images if self.cache is None else self.cache.fill(images)[0]
 
-    def _generated(self, sample: Sample, images: Images) -> list[Reply]:
+class PublishedRejection(Forced):
+    """`forced` for benchmarks with rejections: the published protocol of two passes, which leaks the truth."""
+
+    leaks = True
+    rejections = True
+
+    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+        """See `anchorseg.rejection.two_passes`."""
+        return two_passes(model, batch)
+
+    def drawn(self, logits: Tensor) -> Tensor:
+        """The published protocol counts a logit of 0 as mask."""
+        return logits >= 0
+
+
+class Symmetric(Forced):
+    """Every question has a query bank in the prompt, and the model may reject it."""
+
+    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+        """See `anchorseg.rejection.one_pass`."""
+        return one_pass(model, batch)
+
+
+class Generate(Asking):
+    """The model writes an answer to every question; without `<SEG>` there is no mask."""
+
+    def prepare(self, collator: Collator, sample: Sample) -> Batch | Images:
+        """The image alone."""
+        return collator.images([sample.image])
+
+    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+        """See `Asking`."""
+        assert isinstance(prepared, Images)
         conversations = sample.conversations
         if len(conversations) != len(sample.questions):
             raise DataError(
@@ -154,24 +192,36 @@ class Asker:
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        prefixes = self.collator.prefixes(1).to(next(self.model.parameters()).device)
-        prefix = read_images(self.model, self._images_ready(images), prefixes)
-        questions = [self.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
-        starts = range(0, len(questions), self.max_rows)
-        return [reply for start in starts for reply in self._chunk(prefix, questions[start : start + self.max_rows])]
+        prefixes = asker.collator.prefixes(1).to(next(asker.model.parameters()).device)
+        prefix = read_images(asker.model, asker.images_ready(prepared), prefixes)
+        questions = [asker.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
+        starts = range(0, len(questions), asker.max_rows)
+        return [
+            reply for start in starts for reply in _written(asker, prefix, questions[start : start + asker.max_rows])
+        ]
 
-    def _chunk(self, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
-        """Replies to some questions about one image."""
-        made = answer_questions(self.model, images, questions, [0] * len(questions), max_new_tokens=self.max_new_tokens)
-        replies = []
-        for row, ids in enumerate(made.ids):
-            chosen = (made.target_rows == row).nonzero()[:, 0]
-            replies.append(
-                Reply(
-                    masks=(made.segmentation.masks[0][chosen] > 0).cpu().numpy(),
-                    found=len(chosen) > 0,
-                    answer=self.registry.decode(ids),
-                    prior=_strongest(made.segmentation, chosen),
-                )
+
+def _written(asker: Asker, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
+    """Replies that the model writes to some questions about one image."""
+    made = answer_questions(asker.model, images, questions, [0] * len(questions), max_new_tokens=asker.max_new_tokens)
+    replies = []
+    for row, ids in enumerate(made.ids):
+        chosen = (made.target_rows == row).nonzero()[:, 0]
+        replies.append(
+            Reply(
+                masks=(made.segmentation.masks[0][chosen] > 0).cpu().numpy(),
+                found=len(chosen) > 0,
+                answer=asker.registry.decode(ids),
+                prior=_strongest(made.segmentation, chosen),
             )
-        return replies
+        )
+    return replies
+
+
+PROTOCOLS: dict[Protocol, Asking] = {"forced": Forced(), "symmetric": Symmetric(), "generate": Generate()}
+_REJECTING: dict[Protocol, Asking] = {**PROTOCOLS, "forced": PublishedRejection()}
+
+
+def asking(protocol: Protocol, scoring: Scoring) -> Asking:
+    """How a protocol asks a benchmark of a scoring."""
+    return (_REJECTING if scoring.rejects else PROTOCOLS)[protocol]

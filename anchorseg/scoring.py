@@ -1,16 +1,9 @@
-"""Scoring: from the masks that answer a question to a row, and from the rows of a benchmark to its scores.
-
-A benchmark names one of six scorings. `reason` (ReasonSeg): gIoU and cIoU. `refer` (RefCOCO, +, g): boxes and
-precision of masks as well, and, where the model writes its answers, the share of phrases that it draws a mask for.
-`gres` (gRefCOCO) and `zom` (Ref-ZOM): phrases may have no target. `muse` (MUSE): several targets, each with a mask of
-its own. `see` (R- and FP-RefCOCO, false-premise ReasonSeg): whether the model says rightly that there is a target.
-"""
+"""Scoring: from the masks that answer a question to a row, and from the rows of a benchmark to its scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import numpy as np
 
@@ -89,12 +82,6 @@ class Row:
         return {**asdict(self), "iou": self.iou}
 
 
-def united(reply: Reply, scoring: str) -> np.ndarray:
-    """(H, W) boolean, the one mask that answers a question: the union of its masks, the first alone in `see`."""
-    masks = reply.masks[:1] if scoring == "see" else reply.masks
-    return np.asarray(masks.any(axis=0))
-
-
 def truths(sample: Sample, question: Question) -> np.ndarray:
     """(m, H, W) boolean masks of a question's targets."""
     return sample.masks[np.array(question.targets, dtype=int)]
@@ -108,81 +95,149 @@ def ignored(sample: Sample, question: Question) -> np.ndarray | None:
     return np.asarray(sample.ignore[indices].any(axis=0) & ~sample.masks[indices].any(axis=0))
 
 
-def row_of(sample: Sample, index: int, number: int, reply: Reply, scoring: str) -> Row:
-    """Compare a reply with the truth of question `number` of sample `index`."""
-    question = sample.questions[number]
-    wanted, void = truths(sample, question), ignored(sample, question)
-    truth, mask = np.asarray(wanted.any(axis=0)), united(reply, scoring)
-    each = scoring == "muse"
-    if each:
-        overlaps = match_masks(list(reply.masks), list(wanted), void)
-        pairs = tuple((overlap.intersection, overlap.union) for overlap in overlaps)
-    else:
-        pairs = (metrics.intersection_and_union(mask, truth, void),)
-    return Row(
-        index=index,
-        question=number,
-        record=sample.record,
-        query=question.text,
-        answer=reply.answer,
-        has_target=bool(question.targets),
-        found=reply.found and (scoring != "see" or bool(mask.any())),
-        num_masks=len(reply.masks),
-        truth_pixels=int(np.count_nonzero(truth)),
-        pairs=pairs,
-        box_iou=None if each else metrics.mask_box_iou(mask, truth),
-    )
+class Scoring:
+    """`reason` (ReasonSeg, own photographs): gIoU and cIoU of one mask for each question.
+
+    A further scoring is a class and a line in `SCORINGS`.
+
+    Attributes:
+        rejects: whether its benchmarks ask, in a prompt that is given, whether there is a target.
+    """
+
+    rejects = False
+
+    def united(self, reply: Reply) -> np.ndarray:
+        """(H, W) boolean, the one mask that answers a question: the union of its masks."""
+        return np.asarray(reply.masks.any(axis=0))
+
+    def found(self, reply: Reply, mask: np.ndarray) -> bool:
+        """Whether the model says that there is such an object."""
+        return reply.found
+
+    def pairs(
+        self, reply: Reply, mask: np.ndarray, targets: np.ndarray, ignore: np.ndarray | None
+    ) -> tuple[tuple[int, int], ...]:
+        """Intersections and unions in pixels of a reply, united to `mask`, and its targets (m, H, W)."""
+        return (metrics.intersection_and_union(mask, np.asarray(targets.any(axis=0)), ignore),)
+
+    def box_iou(self, mask: np.ndarray, truth: np.ndarray) -> float | None:
+        """IoU of the boxes around mask and truth, where one mask answers."""
+        return metrics.mask_box_iou(mask, truth)
+
+    def row(self, sample: Sample, index: int, number: int, reply: Reply) -> Row:
+        """Compare a reply with the truth of question `number` of sample `index`."""
+        question = sample.questions[number]
+        targets, mask = truths(sample, question), self.united(reply)
+        truth = np.asarray(targets.any(axis=0))
+        return Row(
+            index=index,
+            question=number,
+            record=sample.record,
+            query=question.text,
+            answer=reply.answer,
+            has_target=bool(question.targets),
+            found=self.found(reply, mask),
+            num_masks=len(reply.masks),
+            truth_pixels=int(np.count_nonzero(truth)),
+            pairs=self.pairs(reply, mask, targets, ignored(sample, question)),
+            box_iou=self.box_iou(mask, truth),
+        )
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        """Scores by name from all rows of a benchmark; None where there is nothing to average."""
+        overlaps = [overlap for row in rows for overlap in row.overlaps]
+        return {"giou": metrics.giou(overlaps), "ciou": metrics.ciou(overlaps)}
 
 
-def _overlap_scores(rows: Sequence[Row]) -> Scores:
-    overlaps = [overlap for row in rows for overlap in row.overlaps]
-    return {"giou": metrics.giou(overlaps), "ciou": metrics.ciou(overlaps)}
+class ReferScoring(Scoring):
+    """`refer` (RefCOCO, +, g): boxes and precision of masks as well and, where the model writes its answers, the share
+    of phrases that it draws a mask for."""
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        """See `Scoring`."""
+        boxes = [row.box_iou for row in rows if row.box_iou is not None]
+        ious = [overlap.iou for row in rows for overlap in row.overlaps]
+        written = [row for row in rows if row.answer is not None]
+        return {
+            **super().scores(rows),
+            "see_acc": metrics.share(row.found and row.drawn_pixels > 0 for row in written) if written else None,
+            "p_box_0.5": metrics.precision(boxes, 0.5),
+            "mean_box_iou": metrics.mean(boxes),
+            **{f"p_{threshold}": metrics.precision(ious, threshold) for threshold in PRECISION_THRESHOLDS},
+        }
 
 
-def _refer_scores(rows: Sequence[Row]) -> Scores:
-    boxes = [row.box_iou for row in rows if row.box_iou is not None]
-    ious = [overlap.iou for row in rows for overlap in row.overlaps]
-    written = [row for row in rows if row.answer is not None]
-    return {
-        **_overlap_scores(rows),
-        "see_acc": metrics.share(row.found and row.drawn_pixels > 0 for row in written) if written else None,
-        "p_box_0.5": metrics.precision(boxes, 0.5),
-        "mean_box_iou": metrics.mean(boxes),
-        **{f"p_{threshold}": metrics.precision(ious, threshold) for threshold in PRECISION_THRESHOLDS},
-    }
+class GresScoring(Scoring):
+    """`gres` (gRefCOCO) and `zom` (Ref-ZOM): phrases may have no target.
+
+    `giou` and `ciou` follow the lenient published rule, `giou_rela` and `ciou_rela` that of ReLA.
+
+    Args:
+        published: the lenient rule.
+    """
+
+    rejects = True
+
+    def __init__(self, published: metrics.GresRule) -> None:
+        self._published = published
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        """See `Scoring`."""
+        slots = [
+            metrics.SlotScore(
+                overlap=overlap, truth=row.truth_pixels, has_target=row.has_target, rejected=not row.found
+            )
+            for row in rows
+            for overlap in row.overlaps
+        ]
+        lenient, strict = metrics.gres(slots, self._published), metrics.gres(slots, metrics.RELA)
+        return {
+            "giou": lenient[0],
+            "ciou": lenient[1],
+            "giou_rela": strict[0],
+            "ciou_rela": strict[1],
+            "n_acc": metrics.no_target_accuracy(slots),
+            "t_acc": metrics.target_accuracy(slots),
+        }
 
 
-def _gres_scores(rows: Sequence[Row], *, published: metrics.GresRule) -> Scores:
-    """`giou` and `ciou` by the lenient published rule, `giou_rela` and `ciou_rela` by that of ReLA."""
-    slots = [
-        metrics.SlotScore(overlap=overlap, truth=row.truth_pixels, has_target=row.has_target, rejected=not row.found)
-        for row in rows
-        for overlap in row.overlaps
-    ]
-    lenient, strict = metrics.gres(slots, published), metrics.gres(slots, metrics.RELA)
-    return {
-        "giou": lenient[0],
-        "ciou": lenient[1],
-        "giou_rela": strict[0],
-        "ciou_rela": strict[1],
-        "n_acc": metrics.no_target_accuracy(slots),
-        "t_acc": metrics.target_accuracy(slots),
-    }
+class MuseScoring(Scoring):
+    """`muse` (MUSE): several targets, each with a mask of its own, matched to the model's."""
+
+    def pairs(
+        self, reply: Reply, mask: np.ndarray, targets: np.ndarray, ignore: np.ndarray | None
+    ) -> tuple[tuple[int, int], ...]:
+        """See `Scoring`."""
+        overlaps = match_masks(list(reply.masks), list(targets), ignore)
+        return tuple((overlap.intersection, overlap.union) for overlap in overlaps)
+
+    def box_iou(self, mask: np.ndarray, truth: np.ndarray) -> float | None:
+        """No one mask answers."""
+        return None
 
 
-def _see_scores(rows: Sequence[Row]) -> Scores:
-    return {**_overlap_scores(rows), "see_acc": metrics.share(row.found == row.has_target for row in rows)}
+class SeeScoring(Scoring):
+    """`see` (R- and FP-RefCOCO, false-premise ReasonSeg): whether the model says rightly that there is a target."""
+
+    def united(self, reply: Reply) -> np.ndarray:
+        """The first mask alone."""
+        return np.asarray(reply.masks[:1].any(axis=0))
+
+    def found(self, reply: Reply, mask: np.ndarray) -> bool:
+        """A mask without a pixel finds nothing."""
+        return reply.found and bool(mask.any())
+
+    def scores(self, rows: Sequence[Row]) -> Scores:
+        """See `Scoring`."""
+        return {**super().scores(rows), "see_acc": metrics.share(row.found == row.has_target for row in rows)}
 
 
-SCORINGS: dict[str, Callable[[Sequence[Row]], Scores]] = {
-    "reason": _overlap_scores,
-    "refer": _refer_scores,
-    "gres": partial(_gres_scores, published=metrics.PUBLISHED_GREFCOCO),
-    "zom": partial(_gres_scores, published=metrics.PUBLISHED_ZOM),
-    "muse": _overlap_scores,
-    "see": _see_scores,
+SCORINGS: dict[str, Scoring] = {
+    "reason": Scoring(),
+    "refer": ReferScoring(),
+    "gres": GresScoring(metrics.PUBLISHED_GREFCOCO),
+    "zom": GresScoring(metrics.PUBLISHED_ZOM),
+    "muse": MuseScoring(),
+    "see": SeeScoring(),
 }
-"""Name of a scoring -> scores by name from all rows of a benchmark; None where there is nothing to average."""
-
-REJECTING = ("gres", "zom")
-"""Scorings of benchmarks that ask, in a prompt that is given, whether there is a target."""
+"""By the names that benchmarks have."""

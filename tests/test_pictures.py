@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import eval_reasonseg
-from anchorseg.evaluation import Prediction
-from anchorseg.scoring import Reply, ignored, row_of, truths, united
+from anchorseg.evaluation import predictions
+from anchorseg.scoring import SCORINGS, Reply
 from dataset.sample import Question
 from tests.conftest import make_sample
 from utils import drawing
@@ -22,15 +22,7 @@ def printed(monkeypatch, tmp_path, scoring, masks, *, ignore=None, targets=(0,))
     left_out = None if ignore is None else np.stack([ignore, ignore])
     sample = dataclasses.replace(base, ignore=left_out, questions=(Question("the red thing", targets),))
     reply = Reply(masks=np.asarray(masks), found=True)
-    row, question = row_of(sample, 0, 0, reply, scoring), sample.questions[0]
-    shown = Prediction(
-        row=row,
-        sample=sample,
-        truth=truths(sample, question).any(axis=0),
-        mask=united(reply, scoring),
-        ignore=ignored(sample, question),
-        prior=None,
-    )
+    (shown,) = predictions(SCORINGS[scoring], 0, sample, [reply])
     texts, draw_text = [], drawing.draw_text
 
     def noted(picture, text, *rest):
@@ -39,7 +31,7 @@ def printed(monkeypatch, tmp_path, scoring, masks, *, ignore=None, targets=(0,))
 
     monkeypatch.setattr(drawing, "draw_text", noted)
     eval_reasonseg.draw(shown, tmp_path, 0)
-    return texts, row
+    return texts, shown.row
 
 
 def corner(size=40):

@@ -17,8 +17,9 @@ from anchorseg.build import save_model
 from anchorseg.data import make_collator
 from anchorseg.evaluation import Evaluator
 from anchorseg.modeling import AnchorSegModel
-from anchorseg.protocols import Asker, slot_counts
+from anchorseg.protocols import Asker, asking, slot_counts
 from anchorseg.rejection import one_pass, two_passes
+from anchorseg.scoring import SCORINGS
 from dataset.drawn.writer import write_scenes
 from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample
@@ -45,6 +46,12 @@ SCORES = {
     "muse": ["giou", "ciou"],
     "see": ["giou", "ciou", "see_acc"],
 }
+
+
+def replies(asker, sample, protocol, scoring):
+    way = asking(protocol, SCORINGS[scoring])
+    with torch.inference_mode():
+        return way.replies(asker, sample, way.prepare(asker.collator, sample))
 
 
 def alone(phrase, answer):
@@ -224,10 +231,10 @@ def test_slots_are_never_paired_with_questions_by_position_alone(trained, change
     asker = Asker(model, registry, make_collator(model.config, registry, max_length=2048))
     for protocol in ("forced", "symmetric"):
         with pytest.raises(DataError, match="sample 0"):
-            asker.replies(sample, protocol, "refer")
+            replies(asker, sample, protocol, "refer")
     asked = dataclasses.replace(sample, conversations=(alone(PHRASES[0], None),))
     with pytest.raises(DataError, match=r"1 conversation\(s\) for 2 question\(s\)"):
-        asker.replies(asked, "generate", "refer")
+        replies(asker, asked, "generate", "refer")
 
 
 def test_a_rejection_has_a_mask_in_the_published_protocol_alone():
@@ -257,7 +264,7 @@ def test_the_symmetric_decision_does_not_see_the_truth(trained):
     other = dataclasses.replace(
         sample, masks=~sample.masks, questions=tuple(Question(phrase, ()) for phrase in PHRASES)
     )
-    first, second = (asker.replies(each, "symmetric", "gres") for each in (sample, other))
+    first, second = (replies(asker, each, "symmetric", "gres") for each in (sample, other))
     assert [reply.found for reply in first] == [reply.found for reply in second] == [True, False, True]
     assert all((a.masks == b.masks).all() for a, b in zip(first, second, strict=True))
 
@@ -289,7 +296,7 @@ def test_only_the_published_protocol_of_rejections_counts_a_logit_of_zero(traine
 
     def drawn(scoring, protocol):
         sample = Source(scoring).evaluation_sample(0, protocol=protocol)
-        return {bool(reply.masks.all()) for reply in asker.replies(sample, protocol, scoring)}
+        return {bool(reply.masks.all()) for reply in replies(asker, sample, protocol, scoring)}
 
     assert drawn("gres", "forced") == drawn("zom", "forced") == {True}
     assert drawn("gres", "symmetric") == drawn("refer", "forced") == drawn("muse", "forced") == {False}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anchorseg.scoring import SCORINGS, Reply, row_of, united
+from anchorseg.scoring import SCORINGS, Reply
 from dataset.sample import Question, Sample
 
 
@@ -35,11 +35,11 @@ def reply(*masks, found=True) -> Reply:
 
 
 def rows(scoring, made, replies):
-    return [row_of(made, 0, number, answer, scoring) for number, answer in enumerate(replies)]
+    return [SCORINGS[scoring].row(made, 0, number, answer) for number, answer in enumerate(replies)]
 
 
 def scores(scoring, made, replies):
-    found = SCORINGS[scoring](rows(scoring, made, replies))
+    found = SCORINGS[scoring].scores(rows(scoring, made, replies))
     json.dumps(found, allow_nan=False)
     return found
 
@@ -60,8 +60,8 @@ def test_ignored_pixels_count_nowhere_unless_they_are_the_targets_own():
 
 def test_the_masks_of_one_answer_are_united_and_see_takes_the_first():
     answer = reply(SQUARE, SHIFTED)
-    assert united(answer, "reason").sum() == 7 and (united(answer, "see") == SQUARE).all()
-    assert not united(reply(), "see").any()
+    assert SCORINGS["reason"].united(answer).sum() == 7 and (SCORINGS["see"].united(answer) == SQUARE).all()
+    assert not SCORINGS["see"].united(reply()).any()
     made = sample([SQUARE, SHIFTED], [(0, 1)])
     assert scores("reason", made, [answer])["giou"] == 1.0
     assert scores("see", made, [answer])["giou"] == 4 / 7
