@@ -14,14 +14,15 @@ from anchorseg.config import AnchorSegConfig
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
-from dataset.checking import Checkable, Outcome, check_records, refuse_faults, sentence
+from dataset.checking import Outcome, check_records, refuse_faults, sentence
 from dataset.collator import Collator
 from dataset.feature_store import FeatureStore
-from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture, Source
+from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture
 from dataset.prompt import PromptEncoder
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
-from dataset.registry import SETS, Benchmark, FamilyOptions, open_benchmark, training_sources
+from dataset.registry import SETS, open_benchmark, training_sources
+from dataset.source import Benchmark, Checkable, FamilyOptions, Source
 from model.backbones import language_backbone
 from utils.distributed import is_main
 from utils.errors import DataError

@@ -21,8 +21,8 @@ from anchorseg.scoring import SCORINGS, Reply, Row, Scores, Scoring, ignored, tr
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch, Images
 from dataset.collator import Collator
-from dataset.registry import Benchmark
 from dataset.sample import Protocol, Sample
+from dataset.source import Benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DataError
 from utils.progress import Bar

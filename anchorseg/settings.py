@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from anchorseg.heads import HEADS, head_class
 from anchorseg.method import LossWeights, MethodOptions
+from dataset.registry import FAMILIES
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
 from utils.settings import check, setting
@@ -15,8 +16,26 @@ from utils.settings import check, setting
 MODEL, DATA, TRAINING, METHOD, RUN = "model", "data", "training", "method", "run"
 
 
+if TYPE_CHECKING:
+
+    class DatasetFlags:
+        """One flag for each family, `--FAMILY_data`, which chooses its datasets."""
+
+else:
+    DatasetFlags = make_dataclass(
+        "DatasetFlags",
+        [
+            (f"{name}_data", str, setting(family.chosen, help=family.about, group=DATA))
+            for name, family in FAMILIES.items()
+            if family.sets
+        ],
+        frozen=True,
+        kw_only=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(DatasetFlags):
     """Everything that decides a run."""
 
     preset: str = setting("7b", help="recipe, a file of the folder configs", group=MODEL)
@@ -66,26 +85,6 @@ class TrainSettings:
         help="replacement: any record, families by rate; epoch: every record once, then again",
         group=DATA,
     )
-    sem_seg_data: str = setting("ade20k||cocostuff||pascal_part||mapillary", help="datasets of sem_seg", group=DATA)
-    refer_seg_data: str = setting(
-        "refclef||refcoco||refcoco+||refcocog||refzom||grefcoco",
-        help="datasets of refer_seg, each with |SPLIT or train",
-        group=DATA,
-    )
-    neg_refer_seg_data: str = setting("R-refcoco||R-refcoco+||R-refcocog", help="datasets of neg_refer_seg", group=DATA)
-    correct_refer_seg_data: str = setting(
-        "fprefcoco||fprefcoco+||fprefcocog", help="datasets of correct_refer_seg", group=DATA
-    )
-    fp_refer_seg_data: str = setting(
-        "refclef||refcoco||refcoco+||refcocog", help="datasets of fp_refer_seg", group=DATA
-    )
-    fp_reason_seg_data: str = setting("fpReasonSeg|train", help="split of fp_reason_seg", group=DATA)
-    vqa_data: str = setting("llava_instruct_150k", help="datasets of vqa", group=DATA)
-    reason_seg_data: str = setting("ReasonSeg|train", help="ReasonSeg splits to train on, joined by _", group=DATA)
-    reason_seg_plus_data: str = setting(
-        "instance_seg||cot||conversations||caption", help="kinds of LISA++ (reason_seg_plus)", group=DATA
-    )
-    multi_reason_seg_data: str = setting("MultiReasonSeg|train", help="split of MUSE (multi_reason_seg)", group=DATA)
     custom_data: str | None = setting(
         None, help="folder of the family custom: images with LabelMe files, a COCO file or PNG masks", group=DATA
     )

@@ -35,7 +35,7 @@ from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.mixture import DrawOrder, SkipCounter
-from dataset.registry import Benchmark
+from dataset.source import Benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DivergedError
 from utils.progress import Bar

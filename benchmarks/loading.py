@@ -23,11 +23,12 @@ from anchorseg.presets import preset_config
 from anchorseg.settings import TrainSettings
 from anchorseg.tokens import TokenRegistry, TokenStrings
 from dataset.collator import Collator
-from dataset.mixture import DrawOrder, Mixture, Source
+from dataset.mixture import DrawOrder, Mixture
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
-from dataset.registry import SETS, FamilyOptions, training_sources
+from dataset.registry import SETS, training_sources
 from dataset.sample import Sample
+from dataset.source import FamilyOptions, Source
 from tests.drawn.layouts import write_layouts
 from utils.seeding import generator_for
 

@@ -7,15 +7,15 @@ indices, under a digest of all files that it depends on, so that unchanged data 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
 
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.readers.sealed import read_sealed, write_sealed
+from dataset.source import Checkable
 from utils.errors import DataError
 from utils.progress import Bar
 
@@ -25,35 +25,6 @@ _FORMAT = 1
 _TOGETHER = 32
 _FEW = 4 * _TOGETHER
 """Fewer records are checked in this process."""
-
-
-@runtime_checkable
-class Checkable(Protocol):
-    """A training source or benchmark whose records can be checked without decoding a photograph."""
-
-    def __len__(self) -> int: ...
-
-    def files(self, index: int) -> tuple[Path, ...]:
-        """The files that record `index` consists of."""
-
-    def check(self, index: int) -> bool:
-        """Decode what is annotated; whether there is anything to ask about record `index`.
-
-        Raises:
-            DataError: if it cannot be used.
-        """
-
-    def without(self, indices: Collection[int]) -> Checkable:
-        """The same without some records."""
-
-
-Record = TypeVar("Record")
-
-
-def others(records: Sequence[Record], indices: Collection[int]) -> list[Record]:
-    """The records that are not at `indices`, for `Checkable.without`."""
-    leaving = set(indices)
-    return [record for index, record in enumerate(records) if index not in leaving]
 
 
 @dataclass(frozen=True)

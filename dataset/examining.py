@@ -9,14 +9,13 @@ from typing import cast
 
 import numpy as np
 
-from dataset.checking import Checkable, check_records
-from dataset.expected import EXPECTED
-from dataset.mixture import MAX_SKIPPED, Source
-from dataset.names import BENCHMARKS
+from dataset.checking import check_records
+from dataset.mixture import MAX_SKIPPED
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import Records
-from dataset.registry import FamilyOptions, open_benchmark, training_sources
+from dataset.registry import FAMILIES, open_benchmark, training_sources
 from dataset.sample import RejectSlot, Sample, TargetSlot
+from dataset.source import Checkable, FamilyOptions, Source
 from utils import drawing
 from utils.errors import DataError, UserError
 from utils.seeding import generator_for
@@ -67,9 +66,8 @@ def examine(name: str, data: DataFolder, options: FamilyOptions, *, workers: int
     try:
         ((_, source),) = training_sources(family, data, replace(options, sets={family: chosen}))
     except (UserError, FileNotFoundError) as error:
-        benchmarks = [
-            benchmark for benchmark in BENCHMARKS.get(chosen.partition("|")[0], ()) if _opens(benchmark, data)
-        ]
+        usual = FAMILIES[family].benchmarks.get(chosen.partition("|")[0], ()) if family in FAMILIES else ()
+        benchmarks = [benchmark for benchmark in usual if chosen and _opens(benchmark, data)]
         if benchmarks:
             return Finding(state="val only", reason=f"no training: {error}. Can be evaluated: {', '.join(benchmarks)}")
         return Finding(state="missing" if isinstance(error, FileNotFoundError) else "broken", reason=str(error))
@@ -132,7 +130,8 @@ def drawn(sample: Sample, name: str) -> np.ndarray:
 
 def lines(name: str, finding: Finding, root: Path) -> Iterator[str]:
     """The report about one dataset."""
-    expected = EXPECTED.get(name)
+    family, _, dataset = name.partition("/")
+    expected = FAMILIES[family].sets.get(dataset)
     count = f"{finding.records:,} records" if finding.records else ""
     if expected is not None and finding.records and not expected.is_usual(finding.records):
         count += f" (the whole dataset has {expected.records:,})"

@@ -8,24 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from dataset.collator import EncodedSample
 from dataset.sample import Sample
+from dataset.source import Source
 from utils.errors import DataError
 from utils.seeding import generator_for
-
-
-class Source(Protocol):
-    """A dataset that gives training samples; everything random comes from `rng`."""
-
-    def __len__(self) -> int: ...
-
-    def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Record `index` as a sample."""
 
 
 @dataclass(frozen=True)

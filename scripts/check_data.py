@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorseg.settings import TrainSettings
-from dataset.names import FAMILIES, SETS
+from dataset.registry import FAMILIES, SETS
 from utils.errors import SettingsError, exit_on_error
 from utils.pictures import check_picture_path, save_picture
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("dir", help="folder that holds all datasets, --dataset_dir of a run")
     parser.add_argument("--dataset", help="families of a mixture, joined by ||; none: everything that is there")
     for family in SETS:
-        default = getattr(TrainSettings, f"{family}_data")
+        default = FAMILIES[family].chosen
         parser.add_argument(f"--{family}_data", default=default, help=f"datasets of {family}, joined by ||")
     parser.add_argument("--custom_data", help="folder of the family custom")
     parser.add_argument("--explanatory", type=float, default=TrainSettings.explanatory, help="as in train_ds.py")

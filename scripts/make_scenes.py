@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from dataset.names import SETS
+from dataset.registry import SETS
 from utils.errors import SettingsError, exit_on_error
 
 REASON_SEG = "reason_seg"

@@ -12,16 +12,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from dataset.checking import others
 from dataset.families.assembled import Target, assemble
 from dataset.families.custom_forms import FORMS, CocoForm, Form, LabelMeForm, Labels, listed
 from dataset.families.custom_masks import LabelMapForm, PhraseMaskForm
 from dataset.families.refer_seg import asked_together
 from dataset.images import image_size, read_image
+from dataset.readers.folder import DataFolder
 from dataset.readers.json_stream import first_key
 from dataset.sample import Protocol, Sample
+from dataset.source import Benchmark, Family, FamilyOptions, Source, others
 from dataset.wording import sampled
-from utils.errors import DataError
+from utils.errors import DataError, SettingsError
 
 _KEYS = {"shapes": "labelme", "images": "coco", "annotations": "coco", "categories": "coco"}
 """Keys by which a JSON file is told."""
@@ -194,3 +195,33 @@ def _masks(labels: Labels, phrases: Sequence[str], most: int) -> dict[str, np.nd
     if not found:
         raise DataError(labels.record, "no pixel belongs to any of its labels, so there is nothing to learn")
     return found
+
+
+def _folder(options: FamilyOptions) -> Path:
+    if options.custom_data is None:
+        raise SettingsError("the dataset custom needs --custom_data FOLDER; docs/data.md says what the folder holds")
+    return Path(options.custom_data)
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    return Custom(
+        _folder(options),
+        data.index,
+        max_questions=options.max_questions,
+        max_per_question=options.max_per_question,
+    )
+
+
+def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+    return CustomBenchmark(_folder(options), data.index)
+
+
+FAMILY = Family(
+    name="custom",
+    sets={},
+    chosen="",
+    about="own photographs, see --custom_data",
+    source=_source,
+    benchmarks={"custom": ("custom",)},
+    benchmark=_benchmark,
+)

@@ -12,10 +12,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dataset.families.refer_seg import ReferBenchmark, ReferImages, ReferSet
+from dataset.families.refer_seg import ReferBenchmark, ReferImages, ReferSet, expected
 from dataset.readers.folder import DataFolder
 from dataset.readers.refer import Phrase
 from dataset.sample import AnswerPart, Conversation, Question, Sample, TargetSlot, Turn
+from dataset.source import SESAME, Benchmark, Expected, Family, FamilyOptions, Source
 from dataset.wording import answer_present, ask_presence, correct, deny, sampled
 from utils.errors import DataError
 
@@ -120,3 +121,45 @@ class FalsePremiseBenchmark(ReferBenchmark):
 
     def __init__(self, data: DataFolder, spec: str) -> None:
         super().__init__(data, spec, sets=SETS)
+
+
+def _family(name: str, rows: dict[str, Expected], sets: Mapping[str, ReferSet], *, evaluated: bool = True) -> Family:
+    """A family of sets; those that are evaluated have one split, val."""
+
+    def source(dataset: str, data: DataFolder, options: FamilyOptions) -> Source:
+        return FalsePremise(data, family.known(dataset), max_questions=options.max_questions, sets=sets)
+
+    def benchmark(dataset: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+        return FalsePremiseBenchmark(data, dataset)
+
+    family = Family(
+        name=name,
+        sets=rows,
+        chosen="||".join(rows),
+        about=f"datasets of {name}",
+        source=source,
+        benchmarks={dataset: (f"{dataset}|val",) for dataset in rows} if evaluated else {},
+        benchmark=benchmark if evaluated else None,
+    )
+    return family
+
+
+def _rows(sets: Mapping[str, ReferSet], records: Mapping[str, int]) -> dict[str, Expected]:
+    return {
+        name: expected(name, sets[name].references[0], SESAME, count, images=f"refer_seg/{sets[name].images[0]}")
+        for name, count in records.items()
+    }
+
+
+NEGATIVE = _family(
+    "neg_refer_seg", _rows(SETS, {"R-refcoco": 15_100, "R-refcoco+": 15_100, "R-refcocog": 20_040}), SETS
+)
+CORRECTED = _family(
+    "correct_refer_seg", _rows(SETS, {"fprefcoco": 16_990, "fprefcoco+": 16_990, "fprefcocog": 21_900}), SETS
+)
+PLAIN = _family(
+    "fp_refer_seg",
+    _rows(PLAIN_SETS, {"refclef": 17_980, "refcoco": 15_100, "refcoco+": 15_100, "refcocog": 20_040}),
+    PLAIN_SETS,
+    evaluated=False,
+)

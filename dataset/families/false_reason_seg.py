@@ -13,7 +13,9 @@ import numpy as np
 from dataset.families.reason_seg import FOLDER, TARGET, AnnotatedImage, Annotation, read_split, refuse_untargeted
 from dataset.images import read_image
 from dataset.masks import IGNORE
+from dataset.readers.folder import DataFolder
 from dataset.sample import Conversation, Protocol, Question, Sample, TargetSlot, Turn
+from dataset.source import SESAME, Benchmark, Expected, Family, FamilyOptions, Source
 from dataset.templates import evaluation
 from dataset.wording import answer_present, answer_targets, ask_presence, ask_sentence, sampled
 from utils.errors import DataError
@@ -154,3 +156,22 @@ class FalseReasonSeg:
             ignore=(painted == IGNORE)[None],
             questions=(Question(annotation.texts[0]), Question(false_text, ())),
         )
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    return FalseReasonSegTraining(data.root, FAMILY.split(name), max_queries=options.max_questions)
+
+
+def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+    return FalseReasonSeg(data.root, name.partition("|")[2])
+
+
+FAMILY = Family(
+    name="fp_reason_seg",
+    sets={"fpReasonSeg|train": Expected(("reason_seg/fpReasonSeg/train or reason_seg/ReasonSeg/train",), SESAME, 239)},
+    chosen="fpReasonSeg|train",
+    about="split of fp_reason_seg",
+    source=_source,
+    benchmarks={"fpReasonSeg": ("fpReasonSeg|val", "fpReasonSeg|test")},
+    benchmark=_benchmark,
+)

@@ -22,6 +22,7 @@ from dataset.readers.checks import MalformedError
 from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.readers.records import index_list, open_records
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
+from dataset.source import COCO_IMAGES, TRAIN2017, Expected, Family, FamilyOptions, Source
 from dataset.wording import answer_phrases, ask_sentence
 from utils.errors import DataError
 from utils.shown import shown
@@ -245,3 +246,26 @@ def _masks(
             name, f"no mask of it has a pixel inside its image of {height} x {width}, so there is nothing to learn"
         )
     return found
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    return LisaPlus(data, FAMILY.known(name), max_questions=options.max_questions)
+
+
+def _expected(file: str, records: int) -> Expected:
+    hub = "hub: the four LISA_Plus_* datasets of Senqiao; each file is called data.json there: rename it."
+    return Expected((f"reason_seg_plus/LISA_Plus_{file}.json", TRAIN2017), f"{hub} {COCO_IMAGES}", records, 5)
+
+
+FAMILY = Family(
+    name="reason_seg_plus",
+    sets={
+        "instance_seg": _expected("Instance_Seg", 58_500),
+        "cot": _expected("COT", 3_040),
+        "conversations": _expected("Conversations", 2_650),
+        "caption": _expected("Caption", 1_340),
+    },
+    chosen="instance_seg||cot||conversations||caption",
+    about="kinds of LISA++ (reason_seg_plus)",
+    source=_source,
+)

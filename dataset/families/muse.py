@@ -21,6 +21,7 @@ from dataset.readers.checks import MalformedError
 from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.readers.records import Records, index_list, open_records
 from dataset.sample import AnswerPart, Conversation, Protocol, Question, Sample, TargetSlot, Turn
+from dataset.source import COCO_IMAGES, TRAIN2014, Benchmark, Expected, Family, FamilyOptions, Source
 from dataset.templates import evaluation
 from dataset.wording import SLOT, answer_phrases, ask_sentence, fill, sampled
 from utils.errors import DataError
@@ -276,3 +277,29 @@ def _target(value: Any, name: str) -> dict[str, Any]:
 def _optional_text(record: Mapping[str, Any], key: str, name: str) -> str | None:
     """A text without blanks around it, or None if it is missing, null or empty."""
     return None if record.get(key) is None else checks.get(record, key, str, name).strip() or None
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    return Muse(data, FAMILY.split(name))
+
+
+def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+    return MuseBenchmark(data, name)
+
+
+FAMILY = Family(
+    name="multi_reason_seg",
+    sets={
+        "MultiReasonSeg|train": Expected(
+            ("multi_reason_seg/MultiReasonSeg/MUSE_train.json", f"{TRAIN2014} or coco/train2017"),
+            f"MUSE: https://github.com/MaverickRen/PixelLM; {COCO_IMAGES}",
+            102_350,
+            5,
+        )
+    },
+    chosen="MultiReasonSeg|train",
+    about="split of MUSE (multi_reason_seg)",
+    source=_source,
+    benchmarks={"MultiReasonSeg": ("MultiReasonSeg|val", "MultiReasonSeg|test")},
+    benchmark=_benchmark,
+)

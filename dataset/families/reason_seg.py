@@ -16,12 +16,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from dataset.checking import others
 from dataset.images import image_size, read_image
 from dataset.masks import IGNORE
+from dataset.readers.folder import DataFolder
 from dataset.readers.labelme import LabelMeFile, parse_labelme
 from dataset.readers.western import decode_western
 from dataset.sample import AnswerPart, Conversation, Protocol, Question, Sample, TargetSlot, Turn
+from dataset.source import Benchmark, Expected, Family, FamilyOptions, Source, others
 from dataset.templates import evaluation
 from dataset.templates.reason_seg import (
     ANSWERS,
@@ -382,3 +383,27 @@ class ReasonSegTraining:
         if rng.random() < self._explanatory:
             return "text"
         return "mask" if rng.random() < 0.5 else "both"
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    splits = tuple(FAMILY.split(name).split("_"))
+    return ReasonSegTraining(data.root, splits, explanatory=options.explanatory, max_queries=options.max_questions)
+
+
+def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+    return ReasonSeg(data.root, name.partition("|")[2])
+
+
+FAMILY = Family(
+    name="reason_seg",
+    sets={
+        "ReasonSeg|train": Expected(
+            ("reason_seg/ReasonSeg/train",), "https://github.com/dvlab-research/LISA, section Dataset", 239
+        )
+    },
+    chosen="ReasonSeg|train",
+    about="ReasonSeg splits to train on, joined by _",
+    source=_source,
+    benchmarks={"ReasonSeg": ("ReasonSeg|val", "ReasonSeg|test")},
+    benchmark=_benchmark,
+)

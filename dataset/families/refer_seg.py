@@ -18,6 +18,7 @@ from dataset.readers.coco import CocoImage
 from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.readers.refer import Phrase, ReferredImage, ReferSplit
 from dataset.sample import AnswerPart, Conversation, Protocol, Question, RejectSlot, Sample, TargetSlot, Turn
+from dataset.source import COCO_IMAGES, LISA, TRAIN2014, Benchmark, Expected, Family, FamilyOptions, Source
 from dataset.templates import evaluation
 from dataset.wording import sampled
 from utils.errors import DataError
@@ -277,3 +278,59 @@ def _conversations(texts: Sequence[str], rejected: Sequence[bool], protocol: Pro
         slot = RejectSlot() if rejected[number] else TargetSlot(number)
         parts += [f"{', ' if number else opening}{before.format(text=name)}", slot]
     return (Conversation((Turn(evaluation.PHRASES.format(texts=", ".join(names)), (*parts, end)),)),)
+
+
+def expected(
+    name: str, references: str, source: str, records: int, rounding: int = 5, images: str = TRAIN2014
+) -> Expected:
+    """What a set below `refer_seg/` needs; `references` joins names of its file by " or "."""
+    folder = f"refer_seg/{name}"
+    references = " or ".join(f"{folder}/{file}" for file in references.split(" or "))
+    return Expected((f"{folder}/instances.json", references, images), source, records, rounding)
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    FAMILY.known(name.partition("|")[0])
+    return ReferSeg(data, name, max_questions=options.max_questions, max_per_question=options.max_per_question)
+
+
+def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
+    return ReferBenchmark(data, name)
+
+
+_UNC = ("val", "testA", "testB")
+FAMILY = Family(
+    name="refer_seg",
+    sets={
+        "refclef": expected("refclef", "refs(unc).p", LISA, 17_980, images="refer_seg/images/saiapr_tc-12"),
+        "refcoco": expected("refcoco", "refs(unc).p", f"{LISA}; {COCO_IMAGES}", 16_994, 0),
+        "refcoco+": expected("refcoco+", "refs(unc).p", f"{LISA}; {COCO_IMAGES}", 16_990),
+        "refcocog": expected("refcocog", "refs(umd).p", f"{LISA}; {COCO_IMAGES}", 21_900),
+        "refzom": expected(
+            "refzom",
+            "Ref_ZOM.p",
+            f"https://github.com/toggle1995/RIS-DMMI; {COCO_IMAGES}",
+            43_749,
+            0,
+            f"refer_seg/refzom/trainval2014 or refer_seg/refzom/train2014 or {TRAIN2014}",
+        ),
+        "grefcoco": expected(
+            "grefcoco",
+            "grefs(unc).p or grefs(unc).json",
+            f"https://github.com/henghuiding/gRefCOCO; {COCO_IMAGES}",
+            16_990,
+        ),
+    },
+    chosen="refclef||refcoco||refcoco+||refcocog||refzom||grefcoco",
+    about="datasets of refer_seg, each with |SPLIT or train",
+    source=_source,
+    benchmarks={
+        **{
+            name: tuple(f"{name}|unc|{split}" for split in _UNC)
+            for name in ("refclef", "refcoco", "refcoco+", "grefcoco")
+        },
+        "refcocog": ("refcocog|umd|val", "refcocog|umd|test"),
+        "refzom": ("refzom|final|test",),
+    },
+    benchmark=_benchmark,
+)

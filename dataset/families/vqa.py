@@ -17,6 +17,7 @@ from dataset.readers.checks import MalformedError
 from dataset.readers.folder import DataFolder, ImageRoots
 from dataset.readers.records import index_list, open_records
 from dataset.sample import Conversation, Sample, Turn
+from dataset.source import COCO_IMAGES, TRAIN2017, Expected, Family, FamilyOptions, Source
 
 IMAGES = ("coco/train2017", "refer_seg/images/mscoco/images/train2017")
 MARK = "<image>"
@@ -79,3 +80,22 @@ def _turn(value: Any, name: str) -> tuple[str, str]:
     """Speaker and words, which must be some besides the mark."""
     speaker = checks.text(value, "from", name)
     return speaker, checks.text({"value": checks.text(value, "value", name).replace(MARK, "")}, "value", name)
+
+
+def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
+    return Vqa(data, FAMILY.known(name))
+
+
+FAMILY = Family(
+    name="vqa",
+    sets={
+        "llava_instruct_150k": Expected(
+            ("llava_dataset/llava_instruct_150k.json", TRAIN2017),
+            f"hub: liuhaotian/LLaVA-Instruct-150K; {COCO_IMAGES}",
+            157_712,
+        )
+    },
+    chosen="llava_instruct_150k",
+    about="datasets of vqa",
+    source=_source,
+)

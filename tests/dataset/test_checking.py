@@ -10,11 +10,12 @@ import pytest
 
 from anchorseg.data import checked, data_folder, open_benchmarks
 from dataset import checking
-from dataset.checking import Checkable, check_records
+from dataset.checking import check_records
 from dataset.drawn.writer import write_scenes
 from dataset.families.custom import Custom, CustomBenchmark
 from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.readers.folder import DataFolder
+from dataset.source import Checkable
 from utils.errors import DataError
 from utils.seeding import generator_for
 

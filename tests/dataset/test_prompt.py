@@ -40,7 +40,8 @@ def test_supervised_ids_are_the_answers_of_every_turn():
         Turn("Is it red?", ("Sure.",)),
     )
     branch = encoder(registry).branch(Conversation(turns), "record")
-    assert branch.targets == (TargetSlot(1),)
+    assert [slot.mask for slot in branch.slots] == [1, None]
+    assert branch.ids[branch.slots[0].end] == make_registry().segment_id
     answer = [index for index, flag in zip(branch.ids, branch.supervised, strict=True) if flag]
     eos = registry.eos_id
     expected = [*registry.encode_piece("It is"), *registry.bank_ids, *registry.encode_piece("."), eos]
@@ -51,7 +52,7 @@ def test_supervised_ids_are_the_answers_of_every_turn():
 
 def test_a_prompt_for_generation_has_no_answer():
     branch = encoder(make_registry()).branch(Conversation((Turn("Which object?", None),)), "record")
-    assert not any(branch.supervised) and not branch.targets
+    assert not any(branch.supervised) and not branch.slots
 
 
 def test_an_over_long_conversation_is_refused_whole():

@@ -595,7 +595,7 @@ def test_real_benchmarks(derived, name, file, phrases, absent):
         assert seen.keys() == lowered.keys()
         assert all(np.array_equal(seen[key], lowered[key]) for key in seen)
         assert sum(not question.targets for sample in samples for question in sample.questions) == absent
-        rows = [collator([sample]).input_ids for sample in samples]
+        rows = [collator([sample]).conversations.input_ids for sample in samples]
         banks = sum(int(ids.eq(registry.bank_ids[-1]).sum()) for ids in rows)
         rejected = sum(int(ids.eq(registry.reject_id).sum()) for ids in rows)
         expected = {"forced": (phrases - absent, absent), "symmetric": (phrases, 0), "generate": (0, 0)}

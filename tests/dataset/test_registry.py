@@ -14,8 +14,9 @@ from anchorseg.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
 from dataset.mixture import DrawOrder
 from dataset.readers.folder import DataFolder
-from dataset.registry import SETS, FamilyOptions, open_benchmark, training_sources
+from dataset.registry import SETS, open_benchmark, training_sources
 from dataset.sample import Conversation, TargetSlot, Turn
+from dataset.source import FamilyOptions
 from tests.conftest import make_collator, make_model, make_sample
 from tests.drawn.layouts import write_layouts
 from utils.errors import DataError
@@ -91,7 +92,7 @@ def test_unknown_datasets_are_refused(data, family, name, message):
 
 @pytest.mark.parametrize("name", ["multirefcoco|unc|val", "fp|val", "ReasonSeg", "refcoco", "nothing|val"])
 def test_unknown_benchmarks_are_refused(data, name):
-    with pytest.raises(DataError, match="no such benchmark; allowed: ReasonSeg"):
+    with pytest.raises(DataError, match=r"no such benchmark; allowed: refclef\|unc\|val, "):
         open_benchmark(name, data)
 
 

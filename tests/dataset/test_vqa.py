@@ -70,7 +70,7 @@ def test_every_answer_is_supervised_and_nothing_else(data):
     branch = encoder.branch(sample.conversations[0], sample.record)
     supervised = [index for index, flag in zip(branch.ids, branch.supervised, strict=True) if flag]
     expected = [[*registry.encode_piece(text), registry.eos_id] for text in ("A cup.", "It is red.")]
-    assert supervised == expected[0] + expected[1] and branch.targets == ()
+    assert supervised == expected[0] + expected[1] and branch.slots == ()
     assert registry.decode(branch.ids).count("USER:") == 1  # the first one is in the prefix
 
 

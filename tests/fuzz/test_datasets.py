@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from dataset.checking import Checkable, check_records
+from dataset.checking import check_records
 from dataset.drawn.writer import write_scenes
 from dataset.families.custom import Custom, CustomBenchmark
 from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
 from dataset.readers.folder import DataFolder
-from dataset.registry import FamilyOptions, training_sources
+from dataset.registry import training_sources
+from dataset.source import Checkable, FamilyOptions
 from tests.drawn.layouts import FAMILIES, write_layouts
 from tests.fuzz.mutations import damaged_file, replaced
 from tests.fuzz.running import fuzz
