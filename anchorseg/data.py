@@ -21,7 +21,7 @@ from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture
 from dataset.prompt import PromptEncoder
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
-from dataset.registry import SETS, open_benchmark, training_sources
+from dataset.registry import datasets, open_benchmark, training_sources
 from dataset.source import Benchmark, Checkable, FamilyOptions, Source
 from model.backbones import language_backbone
 from utils.distributed import is_main
@@ -80,7 +80,7 @@ def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:
 def family_options(settings: TrainSettings) -> FamilyOptions:
     """What the training families need of a run's settings."""
     return FamilyOptions(
-        sets={family: getattr(settings, f"{family}_data") for family in SETS},
+        sets={family: getattr(settings, f"{family}_data") for family in datasets()},
         max_questions=settings.num_classes_per_sample,
         max_per_question=settings.num_classes_per_question,
         explanatory=settings.explanatory,

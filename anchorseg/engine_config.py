@@ -28,7 +28,8 @@ def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
         settings: of the run.
         trainable: number of trained scalars, which bounds the communication buffers.
     """
-    bucket = max(min(trainable, 500_000_000), 1)
+    bucket = min(trainable, 500_000_000)
+    bucket += bucket % 2  # DeepSpeed aligns parts of a bucket to two elements
     return {
         "train_micro_batch_size_per_gpu": settings.batch_size,
         "gradient_accumulation_steps": settings.grad_accumulation_steps,

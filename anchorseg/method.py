@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from utils.settings import check, setting
+
+METHOD = "method"
+"""Heading of these options in `--help`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
@@ -20,21 +25,26 @@ class MethodOptions:
         "sam_position_precision",
     )
 
-    num_latents: int = 0
-    """K; a target writes K latent tokens and `<SEG>`."""
-    clip_statistics: Literal["clip", "sam"] = "clip"
-    """Mean and standard deviation of the language backbone's view; released weights were trained with SAM's."""
-    padding_attention: Literal["zero", "plain"] = "zero"
-    """Attention output of padding patches in the language model: zero as under variable-length flash attention,
-    or what plain attention gives."""
-    void_pixels: Literal["background", "ignore"] = "background"
-    """Pixels marked to be ignored are trained as background, as published, or left out of every mask term."""
-    sam_position_precision: Literal["float32", "weights"] = "float32"
-    """Dtype in which SAM's encoding of positions is computed; the published code takes that of the weights."""
+    num_latents: int = setting(
+        0, help="K; a target writes K latent tokens and <SEG>", minimum=0, maximum=255, group=METHOD
+    )
+    clip_statistics: Literal["clip", "sam"] = setting(
+        "clip", help="normalization of the language backbone's view; published: sam", group=METHOD
+    )
+    padding_attention: Literal["zero", "plain"] = setting(
+        "zero",
+        help="attention output of padding patches: zero, as under variable-length flash attention, or plain",
+        group=METHOD,
+    )
+    void_pixels: Literal["background", "ignore"] = setting(
+        "background", help="ignore pixels in training: background, or left out of every mask term", group=METHOD
+    )
+    sam_position_precision: Literal["float32", "weights"] = setting(
+        "float32", help="dtype of SAM's encoding of positions; published: that of the weights", group=METHOD
+    )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_latents <= 255:
-            raise ValueError(f"num_latents is {self.num_latents}; allowed: 0 to 255 (the paper uses 3, 7, 15, 31)")
+        check(self)
 
     @property
     def bank_length(self) -> int:
@@ -54,31 +64,36 @@ class Method(MethodOptions):
         "prior_range",
     )
 
-    num_latents: int = 7
-    """K; the query bank has K + 1 queries (paper, Table 4). 0 is the single-token baseline."""
-    contextual_queries: bool = True
-    """Give the K contextual queries to the mask decoder (Table 5, Exp. 4 when off)."""
-    spatial_prior: bool = True
-    """Compute the similarity of the anchor and the image tokens."""
-    inject_prior: bool = True
-    """Add the prior to the image features (Table 5, Exp. 2 when off)."""
-    token_to_mask: bool = True
-    """Train with the token-to-mask consistency (Table 6)."""
-    mask_to_token: bool = True
-    """Train with the mask-to-token consistency (Table 6)."""
-    prior_range: Literal["all", "valid"] = "all"
-    """Patches whose similarity sets minimum and maximum: all, as published, or those that show the image."""
-    token_sigma: float = 7.0
-    """Standard deviation, in patches, of the Gaussian that softens the mask-to-token target (7 on the paper's 24 x 24
-    grid)."""
-    token_target: Literal["nearest", "area"] = "nearest"
-    """How a mask reaches the patch grid: the nearest pixel, or area pooling, which keeps small objects."""
-    token_target_precision: Literal["float32", "bf16"] = "float32"
-    """Dtype that the softened mask-to-token target is rounded to; the published code rounds to bf16 in every run."""
-    cycle_scale: float = 1.0
-    """Both directions use scale * r + shift as the logit; published 1 and 0 confine it to [0, 1]."""
-    cycle_shift: float = 0.0
-    """See `cycle_scale`."""
+    num_latents: int = setting(
+        7, help="K; the query bank has K + 1 queries (Table 4: 3, 7, 15, 31)", minimum=0, maximum=255, group=METHOD
+    )
+    contextual_queries: bool = setting(
+        True, help="give the K contextual queries to the mask decoder (Table 5, Exp. 4 when off)", group=METHOD
+    )
+    spatial_prior: bool = setting(True, help="compute the similarity of anchor and image tokens", group=METHOD)
+    inject_prior: bool = setting(
+        True, help="add the prior to the image features (Table 5, Exp. 2 when off)", group=METHOD
+    )
+    token_to_mask: bool = setting(True, help="train token-to-mask consistency (Table 6)", group=METHOD)
+    mask_to_token: bool = setting(True, help="train mask-to-token consistency (Table 6)", group=METHOD)
+    prior_range: Literal["all", "valid"] = setting(
+        "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image", group=METHOD
+    )
+    token_sigma: float = setting(
+        7.0, help="standard deviation of the mask-to-token target's Gaussian, in patches", above=0, group=METHOD
+    )
+    token_target: Literal["nearest", "area"] = setting(
+        "nearest",
+        help="how a mask reaches the patch grid: nearest pixel, or area, which keeps small objects",
+        group=METHOD,
+    )
+    token_target_precision: Literal["float32", "bf16"] = setting(
+        "float32", help="dtype that the mask-to-token target is rounded to; published: bf16", group=METHOD
+    )
+    cycle_scale: float = setting(
+        1.0, help="cycle logits are scale * r + shift; published: 1 and 0", above=0, group=METHOD
+    )
+    cycle_shift: float = setting(0.0, help="see --cycle_scale", group=METHOD)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +112,7 @@ class LisaOptions(MethodOptions):
     """The single-token baseline."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.num_latents:
             raise ValueError(f"num_latents is {self.num_latents}, but LISA's head writes no latent tokens; use 0")
 

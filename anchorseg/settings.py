@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from anchorseg.heads import HEADS, head_class
-from anchorseg.method import LossWeights, MethodOptions
+from anchorseg.method import LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
-from utils.settings import check, setting
+from utils.settings import check, flags_of, setting
 
-MODEL, DATA, TRAINING, METHOD, RUN = "model", "data", "training", "method", "run"
+MODEL, DATA, TRAINING, RUN = "model", "data", "training", "run"
 
 
 if TYPE_CHECKING:
 
-    class DatasetFlags:
-        """One flag for each family, `--FAMILY_data`, which chooses its datasets."""
+    class GeneratedFlags(Method):
+        """The options of all heads, and for each family `--FAMILY_data`, which chooses its datasets."""
 
 else:
-    DatasetFlags = make_dataclass(
-        "DatasetFlags",
-        [
-            (f"{name}_data", str, setting(family.chosen, help=family.about, group=DATA))
+    GeneratedFlags = flags_of(
+        "GeneratedFlags",
+        *(options for _, options in HEADS.values()),
+        **{
+            f"{name}_data": (str, setting(family.chosen, help=family.about, group=DATA))
             for name, family in FAMILIES.items()
             if family.sets
-        ],
-        frozen=True,
-        kw_only=True,
+        },
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(DatasetFlags):
+class TrainSettings(GeneratedFlags):
     """Everything that decides a run."""
 
-    preset: str = setting("7b", help="recipe, a file of the folder configs", group=MODEL)
+    preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True, group=MODEL)
     size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones", group=MODEL)
     language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES), group=MODEL)
     mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES), group=MODEL)
     head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS), group=MODEL)
     version: str | None = setting(
-        None, help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder", group=MODEL
+        None,
+        help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder",
+        may_change=True,
+        group=MODEL,
     )
     vision_tower: str | None = setting(
         None,
         help="CLIP folder or hub name, for LLaVA's original layout; refused where LLaVA holds its CLIP",
+        may_change=True,
         group=MODEL,
     )
-    vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", group=MODEL)
-    sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
-        "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", group=MODEL
+    vision_pretrained: str | None = setting(
+        None, help="SAM weights, sam_vit_h_4b8939.pth", may_change=True, group=MODEL
     )
-    compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use", group=MODEL)
+    sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
+        "preset",
+        help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h",
+        may_change=True,
+        group=MODEL,
+    )
+    compile_sam: bool = setting(
+        False, help="compile SAM's encoder with torch.compile at its first use", may_change=True, group=MODEL
+    )
     device: Literal["auto", "cpu"] = setting(
-        "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", group=MODEL
+        "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", may_change=True, group=MODEL
     )
     precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
@@ -74,9 +84,12 @@ class TrainSettings(DatasetFlags):
         group=MODEL,
     )
 
-    dataset_dir: str = setting("./data", help="folder that holds the datasets", group=DATA)
+    dataset_dir: str = setting("./data", help="folder that holds the datasets", may_change=True, group=DATA)
     index_dir: str | None = setting(
-        None, help="folder for what is made of large annotation files once; none: in the user's cache", group=DATA
+        None,
+        help="folder for what is made of large annotation files once; none: in the user's cache",
+        may_change=True,
+        group=DATA,
     )
     dataset: str = setting("reason_seg", help="training families, joined by ||", group=DATA)
     sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0, group=DATA)
@@ -95,26 +108,45 @@ class TrainSettings(DatasetFlags):
     num_classes_per_question: int = setting(
         3, help="most phrases of one conversation in sem_seg, refer_seg and custom", minimum=1, group=DATA
     )
-    val_dataset: str = setting("ReasonSeg|val", help="validation sets, joined by ||; the first selects", group=DATA)
+    val_dataset: str = setting(
+        "ReasonSeg|val", help="validation sets, joined by ||; the first selects", may_change=True, group=DATA
+    )
     strict_data: bool = setting(
-        False, help="stop at the first bad record; otherwise it is replaced, counted and reported", group=DATA
+        False,
+        help="stop at the first bad record; otherwise it is replaced, counted and reported",
+        may_change=True,
+        group=DATA,
     )
     cache_features: str | None = setting(
-        None, help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again", group=DATA
+        None,
+        help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again",
+        may_change=True,
+        group=DATA,
     )
     cache_gigabytes: float = setting(
-        200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0, group=DATA
+        200.0,
+        help="size of --cache_features, in 10^9 bytes, from which on nothing is added",
+        above=0,
+        may_change=True,
+        group=DATA,
     )
     workers: int = setting(
-        4, help="data loading processes of each rank; 0 loads in the process", minimum=0, maximum=256, group=DATA
+        4,
+        help="data loading processes of each rank; 0 loads in the process",
+        minimum=0,
+        maximum=256,
+        may_change=True,
+        group=DATA,
     )
 
-    epochs: int = setting(120, help="epochs", minimum=1, group=TRAINING)
-    steps_per_epoch: int = setting(10_000, help="optimiser steps of an epoch", minimum=1, group=TRAINING)
+    epochs: int = setting(120, help="epochs", minimum=1, may_change=True, group=TRAINING)
+    steps_per_epoch: int = setting(
+        10_000, help="optimiser steps of an epoch", minimum=1, may_change=True, group=TRAINING
+    )
     batch_size: int = setting(2, help="images in a micro-batch of one rank", minimum=1, group=TRAINING)
     grad_accumulation_steps: int = setting(10, help="micro-batches of an optimiser step", minimum=1, group=TRAINING)
-    lr: float = setting(3e-4, help="peak learning rate", above=0, group=TRAINING)
-    warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, group=TRAINING)
+    lr: float = setting(3e-4, help="peak learning rate", above=0, may_change=True, group=TRAINING)
+    warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, may_change=True, group=TRAINING)
     beta1: float = setting(0.9, help="of AdamW", minimum=0, below=1, group=TRAINING)
     beta2: float = setting(0.95, help="of AdamW", minimum=0, below=1, group=TRAINING)
     weight_decay: float = setting(0.0, help="of AdamW", minimum=0, group=TRAINING)
@@ -133,54 +165,40 @@ class TrainSettings(DatasetFlags):
         group=TRAINING,
     )
     gradient_checkpointing: Literal["auto", "on", "off"] = setting(
-        "auto", help="recompute the language model in backward; auto: where the GPU is small for it", group=TRAINING
+        "auto",
+        help="recompute the language model in backward; auto: where the GPU is small for it",
+        may_change=True,
+        group=TRAINING,
     )
     ce_loss_weight: float = setting(1.0, help="weight of the text loss", minimum=0, group=TRAINING)
     bce_loss_weight: float = setting(2.0, help="weight of the BCE terms", minimum=0, group=TRAINING)
     dice_loss_weight: float = setting(4.0, help="weight of the Dice terms", minimum=0, group=TRAINING)
 
-    num_latents: int = setting(7, help="K; the bank has K + 1 queries", minimum=0, maximum=255, group=METHOD)
-    contextual_queries: bool = setting(True, help="give the K contextual queries to SAM", group=METHOD)
-    spatial_prior: bool = setting(True, help="compute the spatial prior", group=METHOD)
-    inject_prior: bool = setting(True, help="add the prior to SAM's features", group=METHOD)
-    token_to_mask: bool = setting(True, help="train token-to-mask consistency", group=METHOD)
-    mask_to_token: bool = setting(True, help="train mask-to-token consistency", group=METHOD)
-    clip_statistics: Literal["clip", "sam"] = setting("clip", help="normalisation of the CLIP view", group=METHOD)
-    padding_attention: Literal["zero", "plain"] = setting(
-        "zero", help="attention output of padding patches", group=METHOD
-    )
-    prior_range: Literal["all", "valid"] = setting(
-        "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image", group=METHOD
-    )
-    void_pixels: Literal["background", "ignore"] = setting(
-        "background", help="ignore pixels in training: background, or left out of every mask term", group=METHOD
-    )
-    token_sigma: float = setting(7.0, help="softness of the mask-to-token target, in patches", above=0, group=METHOD)
-    token_target: Literal["nearest", "area"] = setting(
-        "nearest", help="how a mask reaches the patch grid", group=METHOD
-    )
-    token_target_precision: Literal["float32", "bf16"] = setting(
-        "float32", help="type that the mask-to-token target is rounded to; published: bf16", group=METHOD
-    )
-    sam_position_precision: Literal["float32", "weights"] = setting(
-        "float32", help="type of SAM's encoding of positions; published: that of the weights", group=METHOD
-    )
-    cycle_scale: float = setting(1.0, help="cycle logits are scale * r + shift", above=0, group=METHOD)
-    cycle_shift: float = setting(0.0, help="cycle logits are scale * r + shift", group=METHOD)
-
-    exp_name: str = setting("anchorseg", help="name of the run", group=RUN)
-    log_base_dir: str = setting("./runs", help="folder of all runs", group=RUN)
+    exp_name: str = setting("anchorseg", help="name of the run", may_change=True, group=RUN)
+    log_base_dir: str = setting("./runs", help="folder of all runs", may_change=True, group=RUN)
     seed: int = setting(42, help="of weights, data order and dropout", minimum=0, maximum=2**63 - 1, group=RUN)
-    resume: bool = setting(False, help="go on from the run's latest checkpoint, or begin if it has none", group=RUN)
-    no_eval: bool = setting(False, help="no validation during training", group=RUN)
+    resume: bool = setting(
+        False, help="go on from the run's latest checkpoint, or begin if it has none", may_change=True, group=RUN
+    )
+    no_eval: bool = setting(False, help="no validation during training", may_change=True, group=RUN)
     eval_interval: int = setting(
-        0, help="optimiser steps between validations and checkpoints; 0 for each epoch", minimum=0, group=RUN
+        0,
+        help="optimiser steps between validations and checkpoints; 0 for each epoch",
+        minimum=0,
+        may_change=True,
+        group=RUN,
     )
-    select_by: Literal["giou", "ciou"] = setting("giou", help="metric that keeps the best checkpoint", group=RUN)
+    select_by: Literal["giou", "ciou"] = setting(
+        "giou", help="metric that keeps the best checkpoint", may_change=True, group=RUN
+    )
     save_minutes: float = setting(
-        30.0, help="minutes between checkpoints; they are also written before every validation", above=0, group=RUN
+        30.0,
+        help="minutes between checkpoints; they are also written before every validation",
+        above=0,
+        may_change=True,
+        group=RUN,
     )
-    print_freq: int = setting(10, help="optimiser steps between logged lines", minimum=1, group=RUN)
+    print_freq: int = setting(10, help="optimiser steps between logged lines", minimum=1, may_change=True, group=RUN)
 
     def __post_init__(self) -> None:
         check(self)

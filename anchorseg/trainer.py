@@ -41,19 +41,8 @@ from utils.errors import DivergedError
 from utils.progress import Bar
 from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
-from utils.settings import to_dict
+from utils.settings import names_that_may_change, to_dict
 from utils.stopping import StopSignals, exit_status
-
-FREE = frozenset({
-    "preset", "version", "vision_tower", "vision_pretrained", "sam_model", "compile_sam", "device", "dataset_dir",
-    "index_dir", "val_dataset", "strict_data", "cache_features", "cache_gigabytes", "workers", "epochs",
-    "steps_per_epoch", "lr", "warmup_steps", "gradient_checkpointing", "exp_name", "log_base_dir", "resume", "no_eval",
-    "eval_interval", "save_minutes", "select_by", "print_freq",
-})  # fmt: skip
-"""Settings that may change when a run is resumed, which is said; all others must be the same.
-
-Of the files of frozen weights not the names must be the same but the weights, see `frozen_weights`.
-"""
 
 SAMPLED = 64
 
@@ -191,12 +180,13 @@ class Trainer:
         self.mixture = build_mixture(settings, self.collator)
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        given = to_dict(settings)
-        identity = {name: value for name, value in given.items() if name not in FREE}
+        given, free = to_dict(settings), names_that_may_change(TrainSettings)
+        # Of the files of frozen weights not the names must be the same but the weights.
+        identity = {name: value for name, value in given.items() if name not in free}
         self.checkpoints = Checkpoints(
             Path(settings.log_base_dir) / settings.exp_name / "checkpoints",
             {**identity, "frozen_weights": frozen_weights(model)},
-            {name: value for name, value in given.items() if name in FREE},
+            {name: value for name, value in given.items() if name in free},
         )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,

@@ -26,7 +26,7 @@ from dataset.collator import Collator
 from dataset.mixture import DrawOrder, Mixture
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
-from dataset.registry import SETS, training_sources
+from dataset.registry import datasets, training_sources
 from dataset.sample import Sample
 from dataset.source import FamilyOptions, Source
 from tests.drawn.layouts import write_layouts
@@ -61,9 +61,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(arguments.dataset_dir or folder)
         if arguments.dataset_dir is None:
-            write_layouts(root, families=[name for name in SETS if name != "reason_seg"], images=40, seed=0)
+            write_layouts(root, families=[name for name in datasets() if name != "reason_seg"], images=40, seed=0)
         data = DataFolder(root, default_index_folder())
-        families = [family for family in SETS if family != "reason_seg"]
+        families = [family for family in datasets() if family != "reason_seg"]
         sources = [source for family in families for source in training_sources(family, data, FamilyOptions())]
         rates: dict[str, dict[str, float]] = {}
         print(f"{'':<40} {'samples/s':>10} {'collated/s':>11}")

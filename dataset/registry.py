@@ -39,8 +39,10 @@ FAMILIES: dict[str, Family] = {
 """The paper's eight families (Table 9), two that the published code has besides (`fp_refer_seg`, `fp_reason_seg`), and
 own photographs."""
 
-SETS: dict[str, tuple[str, ...]] = {name: tuple(family.sets) for name, family in FAMILIES.items() if family.sets}
-"""The datasets of the families that have any."""
+
+def datasets() -> dict[str, tuple[str, ...]]:
+    """The datasets of each family that has any."""
+    return {name: tuple(family.sets) for name, family in FAMILIES.items() if family.sets}
 
 
 def training_sources(family: str, data: DataFolder, options: FamilyOptions) -> list[tuple[str, Source]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorseg.settings import TrainSettings
-from dataset.registry import FAMILIES, SETS
+from dataset.registry import FAMILIES, datasets
 from utils.errors import SettingsError, exit_on_error
 from utils.pictures import check_picture_path, save_picture
 
@@ -38,7 +38,7 @@ def mixture(families: str, chosen: dict[str, str], custom_data: str | None) -> l
         if family == "custom":
             names.append(family)
             continue
-        known = [name.partition("|")[0] for name in SETS[family]]
+        known = [name.partition("|")[0] for name in datasets()[family]]
         for name in chosen[family].split("||"):
             if name.partition("|")[0] not in known:
                 raise SettingsError(f"--{family}_data {name}: no such dataset; allowed: {', '.join(known)}")
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir", help="folder that holds all datasets, --dataset_dir of a run")
     parser.add_argument("--dataset", help="families of a mixture, joined by ||; none: everything that is there")
-    for family in SETS:
+    for family in datasets():
         default = FAMILIES[family].chosen
         parser.add_argument(f"--{family}_data", default=default, help=f"datasets of {family}, joined by ||")
     parser.add_argument("--custom_data", help="folder of the family custom")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=TrainSettings.workers, help="processes that check records")
     parser.add_argument("--sheet", help="picture to write, with samples of every dataset that can train")
     given = parser.parse_args(argv)
-    chosen = {family: getattr(given, f"{family}_data") for family in SETS}
+    chosen = {family: getattr(given, f"{family}_data") for family in datasets()}
     wanted = mixture(given.dataset, chosen, given.custom_data) if given.dataset else []
     if given.sheet:
         check_picture_path(given.sheet)
@@ -75,7 +75,7 @@ def report(given: argparse.Namespace, wanted: list[str]) -> int:
 
     data = data_folder(given.dir, given.index_dir)
     options = FamilyOptions(explanatory=given.explanatory, custom_data=given.custom_data)
-    every = [f"{family}/{name}" for family, names in SETS.items() for name in names]
+    every = [f"{family}/{name}" for family, names in datasets().items() for name in names]
     findings: dict[str, Finding] = {}
     for name in wanted or [*every, *(["custom"] if given.custom_data else [])]:
         findings[name] = examine(name, data, options, workers=max(given.workers, 0))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from dataset.registry import SETS
+from dataset.registry import datasets
 from utils.errors import SettingsError, exit_on_error
 
 REASON_SEG = "reason_seg"
-ALL = (REASON_SEG, *(family for family in SETS if family != REASON_SEG))
+ALL = (REASON_SEG, *(family for family in datasets() if family != REASON_SEG))
 
 
 def chosen_families(text: str) -> list[str]:

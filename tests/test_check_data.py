@@ -15,7 +15,7 @@ import pytest
 from dataset.drawn.writer import write_scenes
 from dataset.examining import examine, lines
 from dataset.readers.folder import DataFolder
-from dataset.registry import FAMILIES, SETS
+from dataset.registry import FAMILIES, datasets
 from dataset.source import Expected, FamilyOptions
 from scripts.check_data import main
 from tests.drawn.layouts import FAMILIES as LAYOUTS
@@ -28,7 +28,7 @@ def expected(name: str) -> Expected:
     return FAMILIES[family].sets[dataset]
 
 
-NAMES = [f"{family}/{name}" for family, names in SETS.items() for name in names]
+NAMES = [f"{family}/{name}" for family, names in datasets().items() for name in names]
 CUSTOM = {"shapes": [{"label": "cup", "points": [[2, 2], [40, 2], [40, 30]]}]}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.registry import FAMILIES, SETS
+from dataset.registry import FAMILIES, datasets
 from tests.test_train_ds import ROOT, losses, run
 
 STEPS = 4
@@ -34,7 +34,7 @@ def flags(layouts: Path, runs: Path, name: str, *extra: str) -> list[str]:
     return [
         "train_ds.py", "--preset", "tiny", "--dataset_dir", str(layouts), "--index_dir", str(layouts / "index"),
         "--dataset", "||".join(FAMILIES_ON_DISK), "--sample_rates", ",".join("1" for _ in FAMILIES_ON_DISK),
-        "--sem_seg_data", "||".join(SETS["sem_seg"]), "--log_base_dir", str(runs), "--exp_name", name,
+        "--sem_seg_data", "||".join(datasets()["sem_seg"]), "--log_base_dir", str(runs), "--exp_name", name,
         "--epochs", "1", "--steps_per_epoch", str(STEPS), "--batch_size", "2", "--grad_accumulation_steps", "4",
         "--eval_interval", "2", "--val_dataset", "grefcoco|unc|val", "--print_freq", "1", "--workers", "1",
         "--warmup_steps", "2", *extra,

@@ -33,6 +33,7 @@ def setting(
     maximum: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    may_change: bool = False,
     group: str = "",
 ) -> Any:
     """Declare one field of a settings class (``@dataclass(frozen=True, kw_only=True)``).
@@ -45,12 +46,36 @@ def setting(
         maximum: inclusive upper limit.
         above: exclusive lower limit; `below` likewise.
         below: exclusive upper limit.
+        may_change: whether a run may be resumed with another value.
         group: heading in `--help` and in `render`.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
     bounds = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "group": group}
+    metadata = {"help": help, "choices": tuple(choices), "bounds": bounds, "may_change": may_change, "group": group}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def names_that_may_change(cls: type) -> frozenset[str]:
+    """The settings that a resumed run need not share."""
+    return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("may_change"))
+
+
+def flags_of(name: str, *parts: type, **more: tuple[Any, Any]) -> type:
+    """A settings class with the fields of others, each declared once: the first part that has a name decides it.
+
+    Args:
+        name: of the class.
+        parts: settings classes.
+        more: further fields: type and `setting`.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for part in parts:
+        hints = typing.get_type_hints(part)
+        for field in dataclasses.fields(part):
+            again = dataclasses.field(default=field.default, metadata=dict(field.metadata))
+            found.setdefault(field.name, (hints[field.name], again))
+    fields = [(field, kind, declared) for field, (kind, declared) in {**found, **more}.items()]
+    return dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
 
 
 def _kinds(cls: type) -> dict[str, Kind]:

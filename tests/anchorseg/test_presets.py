@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from anchorseg.method import LisaOptions
 from anchorseg.settings import TrainSettings
 from anchorseg.trainable import describe_trainable, trainable_groups
 from scripts.parameters import CONFIGS, meta_model, table
@@ -63,6 +64,6 @@ def test_recipes_say_what_their_names_promise():
     assert (paper.total_steps, paper.lora_r, paper.dice_loss_weight) == (1_200_000, 8, 4.0)
     assert (read["paper-13b"].size, read["paper-13b"].lora_r, read["paper-13b"].total_steps) == ("13b", 64, 300_000)
     assert (published.dataset, published.dice_loss_weight, published.total_steps) == ("reason_seg", 2.0, 60_000)
-    assert lisa.num_latents == 0 and not lisa.spatial_prior and not lisa.token_to_mask
+    assert lisa.head == "lisa" and type(lisa.method()) is LisaOptions
     assert (improved.prior_range, improved.void_pixels, improved.token_target) == ("valid", "ignore", "area")
     assert improved.cycle_scale == 10.0 and paper.method() != improved.method()

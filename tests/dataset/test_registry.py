@@ -14,7 +14,7 @@ from anchorseg.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
 from dataset.mixture import DrawOrder
 from dataset.readers.folder import DataFolder
-from dataset.registry import SETS, open_benchmark, training_sources
+from dataset.registry import datasets, open_benchmark, training_sources
 from dataset.sample import Conversation, TargetSlot, Turn
 from dataset.source import FamilyOptions
 from tests.conftest import make_collator, make_model, make_sample
@@ -27,14 +27,14 @@ BENCHMARKS = [
     "MultiReasonSeg|test_many", "fpReasonSeg|val", "fpReasonSeg|test", "refzom|final|test",
     "refcocog|umd|val", "refcocog|umd|test",
     *(f"{name}|unc|{split}" for name in ("refcoco", "refcoco+", "grefcoco") for split in ("val", "testA", "testB")),
-    *(f"{name}|val" for family in ("neg_refer_seg", "correct_refer_seg") for name in SETS[family]),
+    *(f"{name}|val" for family in ("neg_refer_seg", "correct_refer_seg") for name in datasets()[family]),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("all")
-    families = [family for family in SETS if family != "reason_seg"]
+    families = [family for family in datasets() if family != "reason_seg"]
     write_layouts(root, families=families, images=4, seed=0)
     write_scenes(root, counts={"train": 4, "val": 2, "test": 2}, seed=0)
     return root
@@ -49,7 +49,7 @@ def settings(root: Path, **values: object) -> TrainSettings:
     return TrainSettings(dataset_dir=str(root), index_dir=str(root / "index"), explanatory=-1.0, **values)
 
 
-@pytest.mark.parametrize(("family", "name"), [(family, name) for family in SETS for name in SETS[family]])
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family in datasets() for name in datasets()[family]])
 def test_every_dataset_trains(data, family, name):
     ((label, source),) = training_sources(family, data, FamilyOptions(sets={family: name}))
     assert label == f"{family}/{name}"

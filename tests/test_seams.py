@@ -1,0 +1,65 @@
+"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def program(name, *flags):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.throwaway.run", name, *map(str, flags)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+PARTS = {
+    "head": ("--head", "mean", "--num_latents", "1", "--temperature", "2"),
+    "mask backbone": ("--mask_model", "conv"),
+    "both": ("--head", "mean", "--num_latents", "1", "--mask_model", "conv"),
+    "lisa": ("--head", "lisa", "--num_latents", "0"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_throw_away_part_trains_merges_and_evaluates(tmp_path, part):
+    run, model, scores = tmp_path / "run", tmp_path / "model", tmp_path / "scores"
+    program(
+        "train_ds", "--preset", "tiny", *PARTS[part], "--dataset", "squares", "--dataset_dir", tmp_path,
+        "--val_dataset", "squares|val", "--log_base_dir", tmp_path, "--exp_name", "run", "--epochs", "1",
+        "--steps_per_epoch", "2", "--batch_size", "2", "--print_freq", "1",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    terms = {name.removeprefix("train/") for name in rows[0] if name.endswith(("_bce", "_dice"))}
+    own = {"soft_bce", "soft_dice"} if "mean" in PARTS[part] else set()
+    own |= {f"{way}_{term}" for way in ("t2m", "m2t") for term in ("bce", "dice")} if part == "mask backbone" else set()
+    assert terms == {"mask_bce", "mask_dice", *own}
+    program("merge_lora_weights", "--run", run, "--save_path", model)
+    config = json.loads((model / "config.json").read_text())
+    assert config["mask_model"] == ("conv" if "conv" in PARTS[part] else "sam")
+    program(
+        "eval_reasonseg", "--version", model, "--dataset_dir", tmp_path, "--val_dataset", "squares|val",
+        "--protocol", "both", "--output_dir", scores,
+    )  # fmt: skip
+    results = json.loads((scores / "results.json").read_text())
+    assert results["benchmarks"]["squares|val"].keys() == {"forced", "generate"}
+
+
+def test_flags_follow_from_the_registries():
+    said = program("train_ds", "--help")
+    assert "--temperature" in said and "--squares_data" in said
+    assert "squares/plain" in program_of_check_data()
+
+
+def program_of_check_data():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.throwaway.run", "scripts.check_data", "tests"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout
