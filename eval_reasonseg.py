@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from anchorseg import lisa_flags
+from anchorseg.training import lisa_flags
 from utils.errors import exit_on_error
 from utils.files import make_folder
 from utils.pictures import save_picture
@@ -21,7 +21,7 @@ from utils.waiting import wait_without_spinning
 if TYPE_CHECKING:
     import torch
 
-    from anchorseg.evaluation import Evaluator, Prediction
+    from anchorseg.evaluation.evaluator import Evaluator, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,10 @@ def main(argv: list[str]) -> None:
 
 def evaluate(settings: EvalSettings) -> None:
     """Check data and model, load once, evaluate every benchmark by its protocols, in order."""
-    from anchorseg.data import data_folder, open_benchmarks
-    from anchorseg.evaluation import choose_protocols
-    from anchorseg.model_folder import is_large, read_config
-    from anchorseg.results import ResultsFile, identify, line, table
+    from anchorseg.evaluation.evaluator import choose_protocols
+    from anchorseg.evaluation.results import ResultsFile, identify, line, table
+    from anchorseg.method.model_folder import is_large, read_config
+    from anchorseg.training.data import data_folder, open_benchmarks
     from utils.distributed import all_gather_objects, is_main, join, leave
     from utils.loading import local_folder
     from utils.machine import refuse_without_gpu
@@ -150,10 +150,10 @@ def evaluate(settings: EvalSettings) -> None:
 
 def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -> Evaluator:
     """Load the model onto a device."""
-    from anchorseg.build import DTYPES, load_model
-    from anchorseg.data import make_collator
-    from anchorseg.evaluation import Evaluator
-    from anchorseg.feature_cache import open_cache
+    from anchorseg.evaluation.evaluator import Evaluator
+    from anchorseg.inference.collate import make_collator
+    from anchorseg.inference.feature_cache import open_cache
+    from anchorseg.weights.folder import DTYPES, load_model
 
     model, registry = load_model(
         folder,

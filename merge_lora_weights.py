@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from anchorseg import lisa_flags
+from anchorseg.training import lisa_flags
 from utils.errors import CheckpointError, exit_on_error
 from utils.files import new_folder, refuse_existing, write_json
 from utils.settings import parse, setting
@@ -31,8 +31,8 @@ def main(argv: list[str]) -> None:
 
 def merge(settings: MergeSettings) -> None:
     """Load, merge, save, load again, compare."""
-    from anchorseg.build import load_model, save_model
-    from anchorseg.merging import load_trained, max_difference, merged_copy
+    from anchorseg.training.merging import load_trained, max_difference, merged_copy
+    from anchorseg.weights.folder import load_model, save_model
 
     target = Path(settings.save_path)
     refuse_existing(target)

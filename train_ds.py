@@ -9,8 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg import lisa_flags
-from anchorseg.settings import TrainSettings
+from anchorseg.training import lisa_flags
+from anchorseg.training.settings import TrainSettings
 from utils.errors import SettingsError, exit_on_error
 from utils.run_lock import run_lock
 from utils.settings import parse, render, to_dict
@@ -18,7 +18,7 @@ from utils.stopping import StopSignals
 from utils.waiting import wait_without_spinning
 
 if TYPE_CHECKING:
-    from anchorseg.checkpoints import Progress
+    from anchorseg.training.checkpoints import Progress
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
 
 def check_settings(settings: TrainSettings) -> None:
     """Refuse what the settings name and this machine has not, before anything is written."""
-    from anchorseg.build import check_weights
-    from anchorseg.data import check_data_folder
+    from anchorseg.training.build import check_weights
+    from anchorseg.training.data import check_data_folder
     from utils.files import make_folder
     from utils.machine import refuse_without_gpu, refuse_without_shared_memory
 
@@ -64,9 +64,9 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     """Start the processes, build, train."""
     import deepspeed
 
-    from anchorseg.build import build_for_training
-    from anchorseg.trainable import describe_trainable
-    from anchorseg.trainer import Trainer
+    from anchorseg.training.build import build_for_training
+    from anchorseg.training.trainable import describe_trainable
+    from anchorseg.training.trainer import Trainer
     from utils.distributed import COLLECTIVE_TIMEOUT, ensure_single_process_environment, is_main, leave, own_device
     from utils.extensions import settle_locks
     from utils.run_folder import RunFolder, check_shared

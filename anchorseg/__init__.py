@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anchorseg.build import load_model
-    from anchorseg.config import AnchorSegConfig
-    from anchorseg.method import Method
-    from anchorseg.modeling import AnchorSegModel
-    from anchorseg.predictor import AnchorSegPredictor, Answer, ImageSession, Target
+    from anchorseg.inference.predictor import AnchorSegPredictor, Answer, ImageSession, Target
+    from anchorseg.method.config import AnchorSegConfig
+    from anchorseg.method.modeling import AnchorSegModel
+    from anchorseg.method.options import Method
+    from anchorseg.weights.folder import load_model
 
 __all__ = [
     "AnchorSegConfig",
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AnchorSegConfig": "config",
-    "AnchorSegModel": "modeling",
-    "AnchorSegPredictor": "predictor",
-    "Answer": "predictor",
-    "ImageSession": "predictor",
-    "Method": "method",
-    "Target": "predictor",
-    "load_model": "build",
+    "AnchorSegConfig": "method.config",
+    "AnchorSegModel": "method.modeling",
+    "AnchorSegPredictor": "inference.predictor",
+    "Answer": "inference.predictor",
+    "ImageSession": "inference.predictor",
+    "Method": "method.options",
+    "Target": "inference.predictor",
+    "load_model": "weights.folder",
 }
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorseg.generation import answer_questions
-from anchorseg.modeling import AnchorSegModel, AnchorSegOutput
-from anchorseg.objective import Objective
-from anchorseg.prefix import read_images
+from anchorseg.inference.generation import answer_questions
+from anchorseg.inference.prefix import read_images
+from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput
+from anchorseg.method.objective import Objective
 from benchmarks import naive
 from benchmarks.counting import Counter, on_meta
 from benchmarks.generation import one_by_one

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfig
 
-from anchorseg.build import tiny_tokenizer_model
-from anchorseg.generation import BankGrammar, Generated
-from anchorseg.method import Method
-from anchorseg.modeling import AnchorSegModel, visibility
-from anchorseg.predictor import AnchorSegPredictor, Answer
-from anchorseg.presets import preset_config
-from anchorseg.query_bank import locate_banks
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.inference.generation import BankGrammar, Generated
+from anchorseg.inference.predictor import AnchorSegPredictor, Answer
+from anchorseg.method.modeling import AnchorSegModel, visibility
+from anchorseg.method.options import Method
+from anchorseg.method.query_bank import locate_banks
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.presets import preset_config
 from benchmarks.naive import clip_features
 from dataset.batch import Batch
 from dataset.collator import Collator

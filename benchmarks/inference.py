@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from anchorseg.generation import answer_questions
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.prefix import ImagePrefix, read_images
+from anchorseg.inference.generation import answer_questions
+from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.method.modeling import AnchorSegModel
 from benchmarks import naive
 from benchmarks.flops import large_modules
 from benchmarks.generation import one_by_one

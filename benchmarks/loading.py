@@ -16,12 +16,12 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from anchorseg.build import tiny_tokenizer_model
-from anchorseg.config import AnchorSegConfig
-from anchorseg.data import make_collator
-from anchorseg.presets import preset_config
-from anchorseg.settings import TrainSettings
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.inference.collate import make_collator
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.presets import preset_config
 from dataset.collator import Collator
 from dataset.mixture import DrawOrder, Mixture
 from dataset.readers.folder import DataFolder

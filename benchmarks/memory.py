@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorseg.engine_config import BITSANDBYTES, deepspeed_config
-from anchorseg.generation import answer_questions
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.objective import Objective
-from anchorseg.prefix import read_images
-from anchorseg.settings import TrainSettings
+from anchorseg.inference.generation import answer_questions
+from anchorseg.inference.prefix import read_images
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
+from anchorseg.training.engine_config import BITSANDBYTES, deepspeed_config
+from anchorseg.training.settings import TrainSettings
 from benchmarks.counting import Counter, on_meta, tensors_in
 from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
 from dataset.batch import Batch

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anchorseg import cycle
-from anchorseg.losses import DICE_SMOOTH
-from anchorseg.modeling import AnchorSegModel, AnchorSegOutput, visibility
-from anchorseg.objective import LossWeights
+from anchorseg.method import cycle
+from anchorseg.method.losses import DICE_SMOOTH
+from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput, visibility
+from anchorseg.method.objective import LossWeights
 from dataset.batch import IGNORED_LABEL, Batch
 from model.sam import SamBackbone
 from utils import geometry

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import torch
 
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.objective import Objective
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
 from benchmarks import flops, naive
 from benchmarks.measure import Cost, as_json, describe, in_turn, matmul_peak
 from benchmarks.workload import SIZE_NAMES, WordRegistry, build, collate, samples, settings_of

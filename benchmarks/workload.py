@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from anchorseg.build import choose_trainable, tiny_tokenizer_model
-from anchorseg.config import AnchorSegConfig
-from anchorseg.data import make_collator
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.presets import SIZES, preset_config, token_ids
-from anchorseg.pretrained import uninitialised
-from anchorseg.settings import TrainSettings
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.inference.collate import make_collator
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.training.build import choose_trainable
+from anchorseg.training.pretrained import uninitialised
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.presets import SIZES, preset_config, token_ids
 from dataset.batch import PREFIX, Batch
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.templates import reason_seg

@@ -25,7 +25,7 @@ class Source(Protocol):
 
 
 class Benchmark(Protocol):
-    """Samples in a fixed order, how they may be asked, and how answers are scored (`anchorseg.scoring.SCORINGS`)."""
+    """Samples in a fixed order, how they may be asked, and how answers are scored (`SCORINGS` of evaluation)."""
 
     scoring: str
     protocols: tuple[Asking, ...]

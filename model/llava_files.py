@@ -30,6 +30,8 @@ ORIGINAL_NAMES: tuple[tuple[str, str], ...] = (
 """Beginnings of names: `LlavaForConditionalGeneration`'s, and the original layout's."""
 
 CLIP_PREFIX = "model.vision_tower."
+NETWORK = "llava.network."
+"""Beginning of its names in saved models of this project."""
 ROTARY_BUFFERS = r"rotary_emb\.inv_freq$|\.position_ids$"
 """Constants that older files carry; transformers computes them."""
 CLIP_TEXT_SIDE = r"^(text_model|text_projection|visual_projection)\.|^logit_scale$"

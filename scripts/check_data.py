@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg.settings import TrainSettings
+from anchorseg.training.settings import TrainSettings
 from dataset.registry import FAMILIES, datasets
 from utils.errors import SettingsError, exit_on_error
 from utils.pictures import check_picture_path, save_picture
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(given: argparse.Namespace, wanted: list[str]) -> int:
     """Examine the datasets of a mixture, or all, and print what came of it; returns the exit status."""
-    from anchorseg.data import data_folder
+    from anchorseg.training.data import data_folder
     from dataset.examining import Finding, examine, lines
     from dataset.registry import FamilyOptions
 

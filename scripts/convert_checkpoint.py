@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
-    from anchorseg.official import convert, export
+    from anchorseg.weights.official import convert, export
 
     if arguments.direction == "official":
         for report in convert(arguments.source, arguments.target, arguments.vision_tower):

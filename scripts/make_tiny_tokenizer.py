@@ -1,6 +1,6 @@
 """Train the tiny preset's tokenizer: `python -m scripts.make_tiny_tokenizer DATA_DIR OUTPUT`.
 
-The project's own lies in anchorseg/assets/tiny_tokenizer.model. DATA_DIR holds drawn scenes
+The project's own lies in anchorseg/weights/assets/tiny_tokenizer.model. DATA_DIR holds drawn scenes
 (`python -m scripts.make_scenes DATA_DIR`). Words of the scenes become whole pieces, and so does each stretch of the
 prompt's fixed wording; any other text falls back to letters and bytes.
 """

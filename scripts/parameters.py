@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg.settings import TrainSettings
+from anchorseg.training.settings import TrainSettings
 from utils.errors import exit_on_error
 from utils.settings import parse
 
 if TYPE_CHECKING:
-    from anchorseg.modeling import AnchorSegModel
+    from anchorseg.method.modeling import AnchorSegModel
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LLAMA_PIECES = 32_000
@@ -26,10 +26,11 @@ def meta_model(settings: TrainSettings) -> AnchorSegModel:
     """The training model of a preset on the meta device, its tables sized for LLaMA's vocabulary."""
     import torch
 
-    from anchorseg.build import choose_trainable, tiny_tokenizer_model
-    from anchorseg.modeling import AnchorSegModel
-    from anchorseg.presets import preset_config
-    from anchorseg.tokens import TokenRegistry, TokenStrings
+    from anchorseg.method.modeling import AnchorSegModel
+    from anchorseg.method.tokens import TokenRegistry, TokenStrings
+    from anchorseg.training.build import choose_trainable
+    from anchorseg.weights.folder import tiny_tokenizer_model
+    from anchorseg.weights.presets import preset_config
 
     strings = TokenStrings.for_bank(settings.num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
@@ -51,7 +52,7 @@ def unused_in_published(model: AnchorSegModel) -> tuple[int, int]:
 
 def table(settings: TrainSettings) -> str:
     """The table, one group a line."""
-    from anchorseg.trainable import trainable_groups
+    from anchorseg.training.trainable import trainable_groups
 
     model = meta_model(settings)
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in trainable_groups(model).items()}

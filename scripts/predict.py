@@ -40,7 +40,7 @@ def ask(arguments: argparse.Namespace) -> None:
     image = read_image(arguments.image)
 
     from anchorseg import AnchorSegPredictor
-    from anchorseg.model_folder import is_large
+    from anchorseg.method.model_folder import is_large
     from utils import drawing
     from utils.loading import local_folder
     from utils.machine import chosen_device, refuse_without_gpu

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from anchorseg.build import tiny_tokenizer_model
-from anchorseg.method import Method
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.presets import preset_config
-from anchorseg.pretrained import uninitialised
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.options import Method
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.training.pretrained import uninitialised
+from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.presets import preset_config
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from utils.seeding import seed_torch

@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Build and answer as the command line says."""
     import torch
 
-    from anchorseg.build import DTYPES
-    from anchorseg.data import make_collator
-    from anchorseg.generation import generate
+    from anchorseg.inference.collate import make_collator
+    from anchorseg.inference.generation import generate
+    from anchorseg.weights.folder import DTYPES
     from dataset.images import read_image
     from scripts.random_weights import question, random_model
     from utils.machine import chosen_device

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from anchorseg.build import tiny_tokenizer_model
-from anchorseg.data import make_collator
-from anchorseg.method import Method
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.prefix import ImagePrefix, read_images
-from anchorseg.presets import preset_config
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.inference.collate import make_collator
+from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.options import Method
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.presets import preset_config
 from dataset.batch import Batch
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from utils.seeding import seed_torch

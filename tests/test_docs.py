@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anchorseg import lisa_flags
-from anchorseg.settings import TrainSettings
+from anchorseg.training import lisa_flags
+from anchorseg.training.settings import TrainSettings
 from eval_reasonseg import EvalSettings
 from merge_lora_weights import MergeSettings
 from utils.errors import SettingsError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import eval_reasonseg
-from anchorseg.evaluation import predictions
-from anchorseg.scoring import SCORINGS, Reply
+from anchorseg.evaluation.evaluator import predictions
+from anchorseg.evaluation.scoring import SCORINGS, Reply
 from dataset.sample import Question
 from tests.conftest import make_sample
 from utils import drawing

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from anchorseg.evaluation import Evaluator
+from anchorseg.evaluation.evaluator import Evaluator
 from dataset.families.reason_seg import ReasonSeg
 from dataset.masks import decode_segmentation
 from dataset.readers.folder import DataFolder

@@ -35,7 +35,9 @@ def whole(scenes, tmp_path_factory) -> Path:  # noqa: F811
 SEND = """
 import os, signal, sys
 import train_ds
-from anchorseg import checkpoints, trainer, build
+from anchorseg.training import checkpoints
+from anchorseg.training import trainer
+from anchorseg.training import build
 from deepspeed.runtime.engine import DeepSpeedEngine
 moment, number = {moment!r}, {number}
 count = [0]
@@ -133,7 +135,7 @@ def test_a_checkpoint_after_the_time_given(scenes, tmp_path):  # noqa: F811
 def test_an_error_in_the_validation_loses_nothing(scenes, whole, tmp_path):  # noqa: F811
     arguments = command(scenes, tmp_path, "run")
     program = (
-        "import sys, train_ds\nfrom anchorseg.trainer import Trainer\n"
+        "import sys, train_ds\nfrom anchorseg.training.trainer import Trainer\n"
         "from utils.errors import DataError, exit_on_error\n"
         "def validate(self):\n    raise DataError('export.json', 'it cannot be scored')\n"
         "Trainer.validate = validate\nwith exit_on_error():\n    train_ds.main(sys.argv[1:])\n"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from anchorseg import build
-from anchorseg.build import build_for_training, check_weights, load_model, save_model
-from anchorseg.settings import TrainSettings
+from anchorseg.training.build import build_for_training, check_weights
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import load_model, save_model, tiny_tokenizer_model
 from model.llava import SIZES as LLAVA_SIZES
 from model.sam import SIZES as SAM_SIZES
 from model.sam import SamBackbone
@@ -29,7 +29,7 @@ def parts(tmp_path, monkeypatch):
     torch.manual_seed(1)
     llava = LlavaForConditionalGeneration(config)
     llava.save_pretrained(tmp_path / "llava")
-    (tmp_path / "llava" / "tokenizer.model").write_bytes(build.tiny_tokenizer_model())
+    (tmp_path / "llava" / "tokenizer.model").write_bytes(tiny_tokenizer_model())
     sam = {name: value for name, value in SamBackbone(sizes).state_dict().items() if name != "mask_token_positions"}
     torch.save(sam, tmp_path / "sam.pth")
     settings = TrainSettings(
@@ -134,7 +134,7 @@ def write_original(parts, folder, **changes):
         "initializer_range": text.initializer_range,
     }  # fmt: skip
     (base / "config.json").write_text(json.dumps(config))
-    (base / "tokenizer.model").write_bytes(build.tiny_tokenizer_model())
+    (base / "tokenizer.model").write_bytes(tiny_tokenizer_model())
     torch.save(clip, tower / "pytorch_model.bin")
     vision_config = {**vision.to_dict(), **changes}
     (tower / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision_config}))

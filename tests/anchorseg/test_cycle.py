@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from anchorseg import cycle
+from anchorseg.method import cycle
 from tests.anchorseg.test_losses import plain_bce, plain_dice
 from utils import geometry
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import eval_reasonseg
-from anchorseg.build import save_model
-from anchorseg.data import make_collator
-from anchorseg.evaluation import Evaluator
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.protocols import Asker, asking, slot_counts
-from anchorseg.rejection import one_pass, two_passes
-from anchorseg.scoring import SCORINGS
+from anchorseg.evaluation.evaluator import Evaluator
+from anchorseg.evaluation.protocols import Asker, asking, slot_counts
+from anchorseg.evaluation.rejection import one_pass, two_passes
+from anchorseg.evaluation.scoring import SCORINGS
+from anchorseg.inference.collate import make_collator
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.weights.folder import save_model
 from dataset.drawn.writer import write_scenes
 from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample

@@ -6,8 +6,8 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoTokenizer
 
-from anchorseg.build import tiny_tokenizer_model
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.weights.folder import tiny_tokenizer_model
 from dataset.prompt import SYSTEM
 from tests.conftest import SHARED
 from utils.errors import CheckpointError

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import eval_reasonseg
-from anchorseg.build import save_model
-from anchorseg.data import make_collator
-from anchorseg.feature_cache import FeatureCache, open_store
-from anchorseg.settings import TrainSettings
+from anchorseg.inference.collate import make_collator
+from anchorseg.inference.feature_cache import FeatureCache, open_store
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import save_model
 from dataset.drawn.writer import write_scenes
 from dataset.feature_store import DamagedEntryError, FeatureStore, image_key
 from model.sam import SamBackbone

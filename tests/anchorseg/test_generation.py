@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.generation import BankGrammar, answer_questions, generate
-from anchorseg.method import Method
+from anchorseg.inference.generation import BankGrammar, answer_questions, generate
+from anchorseg.method.options import Method
 from benchmarks.generation import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample, read_batch

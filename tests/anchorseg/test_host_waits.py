@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorseg.method import LossWeights, Method
-from anchorseg.objective import Objective
-from anchorseg.rejection import two_passes
+from anchorseg.evaluation.rejection import two_passes
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, Method
 from tests.conftest import make_batch, make_model, make_sample
 
 READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero"}

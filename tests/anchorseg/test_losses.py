@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anchorseg import losses
+from anchorseg.method import losses
 
 CERTAIN = 50.0
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from anchorseg.build import build_for_training, load_model, save_model
-from anchorseg.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
-from anchorseg.merging import max_difference, read_run_settings
-from anchorseg.settings import TrainSettings
+from anchorseg.training.build import build_for_training
+from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
+from anchorseg.training.merging import max_difference, read_run_settings
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import load_model, save_model
 from utils.errors import SettingsError
 from utils.settings import to_dict
 

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anchorseg import AnchorSegPredictor
-from anchorseg.build import is_anchorseg_folder, load_model, save_model
-from anchorseg.official import export
+from anchorseg.training.build import is_anchorseg_folder
+from anchorseg.weights.folder import load_model, save_model
+from anchorseg.weights.official import export
 from tests.conftest import make_model
 from utils.errors import CheckpointError
 

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.config import AnchorSegConfig
-from anchorseg.method import LossWeights, Method
-from anchorseg.modeling import AnchorSegModel, visibility
-from anchorseg.objective import Objective
-from anchorseg.trainable import set_trainable, trainable_groups
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.modeling import AnchorSegModel, visibility
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, Method
+from anchorseg.training.trainable import set_trainable, trainable_groups
 from dataset.sample import Conversation, Turn
 from model.lora import LoraSettings, add_lora, merge_lora
 from tests.conftest import make_batch, make_model, make_sample

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from anchorseg.data import make_collator
-from anchorseg.evaluation import Evaluator
-from anchorseg.generation import answer_questions, generate
-from anchorseg.method import LossWeights
-from anchorseg.objective import Objective
-from anchorseg.predictor import AnchorSegPredictor
+from anchorseg.evaluation.evaluator import Evaluator
+from anchorseg.inference.collate import make_collator
+from anchorseg.inference.generation import answer_questions, generate
+from anchorseg.inference.predictor import AnchorSegPredictor
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights
 from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample, read_batch
 

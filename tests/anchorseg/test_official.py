@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from anchorseg import AnchorSegPredictor, build
-from anchorseg.build import load_model, save_model
-from anchorseg.config import AnchorSegConfig
-from anchorseg.method import Method
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.official import convert, export
-from anchorseg.official_names import POSITIONS, TOWER, official_name, own_name
-from anchorseg.presets import token_ids
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg import AnchorSegPredictor
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.options import Method
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.weights.folder import load_model, save_model, tiny_tokenizer_model
+from anchorseg.weights.official import convert, export
+from anchorseg.weights.official_names import POSITIONS, TOWER, official_name, own_name
+from anchorseg.weights.presets import token_ids
 from model.sam import SamSizes
 from scripts import convert_checkpoint
 from tests.conftest import make_batch, make_sample
@@ -38,7 +38,7 @@ UNUSED = {
 
 def small_model(method=PUBLISHED, strings=None):
     strings = strings or TokenStrings.released(method.num_latents)
-    registry = TokenRegistry.create(build.tiny_tokenizer_model(), strings)
+    registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
     clip = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, image_size=336, patch_size=14
     )

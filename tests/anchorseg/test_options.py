@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from anchorseg import cycle
-from anchorseg.build import build_for_training, load_model, save_model
-from anchorseg.cycle import gaussian_target
-from anchorseg.data import make_collator
-from anchorseg.losses import mask_loss
-from anchorseg.method import LossWeights, Method
-from anchorseg.objective import Objective
-from anchorseg.settings import TrainSettings
-from anchorseg.spatial_prior import min_max
+from anchorseg.inference.collate import make_collator
+from anchorseg.method import cycle
+from anchorseg.method.cycle import gaussian_target
+from anchorseg.method.losses import mask_loss
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, Method
+from anchorseg.method.spatial_prior import min_max
+from anchorseg.training.build import build_for_training
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import load_model, save_model
 from dataset.families.reason_seg import ReasonSegTraining
 from dataset.mixture import Mixture
 from dataset.sample import Conversation, Turn

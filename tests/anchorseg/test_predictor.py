@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from anchorseg.build import save_model
-from anchorseg.predictor import AnchorSegPredictor, Answer
+from anchorseg.inference.predictor import AnchorSegPredictor, Answer
+from anchorseg.weights.folder import save_model
 from benchmarks.generation import teach
 from tests.conftest import make_model, make_sample
 from utils.errors import UserError

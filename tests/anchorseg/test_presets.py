@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from anchorseg.method import LisaOptions
-from anchorseg.settings import TrainSettings
-from anchorseg.trainable import describe_trainable, trainable_groups
+from anchorseg.method.options import LisaOptions
+from anchorseg.training.settings import TrainSettings
+from anchorseg.training.trainable import describe_trainable, trainable_groups
 from scripts.parameters import CONFIGS, meta_model, table
 from utils.settings import parse, render
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anchorseg.query_bank import locate_banks
+from anchorseg.method.query_bank import locate_banks
 
 
 def test_a_bank_out_of_order_is_refused() -> None:

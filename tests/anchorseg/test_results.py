@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 import eval_reasonseg
-from anchorseg.build import save_model
-from anchorseg.results import FILE, Model, ResultsFile
+from anchorseg.evaluation.results import FILE, Model, ResultsFile
+from anchorseg.weights.folder import save_model
 from dataset.drawn.writer import write_scenes
 from tests.conftest import make_model
 from utils.errors import CheckpointError, DataError, OutputExistsError
@@ -47,7 +47,7 @@ def evaluate(scenes, model, tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     """Names of the benchmarks that a model is asked."""
-    from anchorseg.evaluation import Evaluator
+    from anchorseg.evaluation.evaluator import Evaluator
 
     names, original = [], Evaluator.evaluate
     monkeypatch.setattr(
@@ -89,7 +89,7 @@ def test_resume_evaluates_other_data_again(evaluate, asked, scenes, tmp_path):
 
 
 def test_the_file_is_whole_behind_every_benchmark(evaluate, monkeypatch, tmp_path):
-    from anchorseg.evaluation import Evaluator
+    from anchorseg.evaluation.evaluator import Evaluator
 
     original = Evaluator.evaluate
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from anchorseg import checkpoint_files
-from anchorseg.checkpoints import Checkpoints, read_client_state, read_pointer
-from anchorseg.merging import load_trained
-from anchorseg.settings import TrainSettings
+from anchorseg.training import checkpoint_files
+from anchorseg.training.checkpoints import Checkpoints, read_client_state, read_pointer
+from anchorseg.training.merging import load_trained
+from anchorseg.training.settings import TrainSettings
 from tests.test_train_ds import ROOT, flags, run, scenes  # noqa: F401
 from utils.errors import CheckpointError, OutputExistsError, SettingsError, UserError
 from utils.run_folder import RunFolder
@@ -246,7 +246,7 @@ FULL = """
 import resource, signal, sys
 import train_ds
 from utils.errors import exit_on_error
-from anchorseg.trainer import Trainer
+from anchorseg.training.trainer import Trainer
 start = Trainer.start
 def limited(self):
     progress = start(self)
@@ -288,7 +288,7 @@ def test_leftovers_are_removed_at_the_next_start(folder, scenes):  # noqa: F811
 
 
 def test_other_frozen_weights_are_not_resumed(made):
-    from anchorseg.trainer import frozen_weights
+    from anchorseg.training.trainer import frozen_weights
     from tests.conftest import make_model
 
     model, _ = make_model()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anchorseg.scoring import SCORINGS, Reply
+from anchorseg.evaluation.scoring import SCORINGS, Reply
 from dataset.sample import Question, Sample
 
 

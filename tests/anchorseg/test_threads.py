@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from anchorseg.generation import generate
-from anchorseg.predictor import AnchorSegPredictor
+from anchorseg.inference.generation import generate
+from anchorseg.inference.predictor import AnchorSegPredictor
 from benchmarks.generation import teach
 from model.lora import add_lora, add_token_rows
 from model.lora_settings import LoraSettings

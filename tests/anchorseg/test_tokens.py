@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from tests.conftest import make_registry
 from utils.errors import CheckpointError
 

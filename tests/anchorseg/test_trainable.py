@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.build import build_for_training
-from anchorseg.merging import max_difference, merged_copy
-from anchorseg.settings import TrainSettings
-from anchorseg.trainable import trainable_groups
+from anchorseg.training.build import build_for_training
+from anchorseg.training.merging import max_difference, merged_copy
+from anchorseg.training.settings import TrainSettings
+from anchorseg.training.trainable import trainable_groups
 from scripts.parameters import meta_model, table
 from tests.conftest import make_batch, make_sample
 

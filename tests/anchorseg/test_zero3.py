@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anchorseg.merging import load_trained
+from anchorseg.training.merging import load_trained
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300
@@ -21,7 +21,7 @@ PATIENCE = 300
 TRAIN = """
 import sys
 
-import anchorseg.trainer as trainer
+import anchorseg.training.trainer as trainer
 import train_ds
 
 usual = trainer.deepspeed_config

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from anchorseg.data import checked, data_folder, open_benchmarks
+from anchorseg.training.data import checked, data_folder, open_benchmarks
 from dataset import checking
 from dataset.checking import check_records
 from dataset.drawn.writer import write_scenes

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anchorseg.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from dataset.prompt import PromptEncoder
 from dataset.sample import Conversation, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_registry

@@ -12,9 +12,9 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from anchorseg.data import make_collator
-from anchorseg.method import Method
-from anchorseg.presets import preset_config
+from anchorseg.inference.collate import make_collator
+from anchorseg.method.options import Method
+from anchorseg.weights.presets import preset_config
 from dataset.families.refer_seg import ReferBenchmark, ReferSeg
 from dataset.readers.folder import DataFolder
 from dataset.readers.refer import ReferSplit

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorseg.data import build_mixture, data_folder, family_options, training_batches
-from anchorseg.settings import TrainSettings
+from anchorseg.training.data import build_mixture, data_folder, family_options, training_batches
+from anchorseg.training.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
 from dataset.mixture import DrawOrder
 from dataset.readers.folder import DataFolder

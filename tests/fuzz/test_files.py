@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from anchorseg.results import FILE, SCORED, Model, ResultsFile, table
+from anchorseg.evaluation.results import FILE, SCORED, Model, ResultsFile, table
 from dataset.images import decode_mask, image_size, read_image, read_label_map, read_mask
 from dataset.masks import decode_segmentation, shape_points
 from eval_reasonseg import EvalSettings

@@ -12,10 +12,10 @@ import torch
 from hypothesis import strategies as st
 
 from anchorseg import AnchorSegPredictor
-from anchorseg.build import load_model, save_model
-from anchorseg.checkpoints import LATEST, read_client_state, read_pointer
-from anchorseg.merging import read_run_settings
-from anchorseg.settings import TrainSettings
+from anchorseg.training.checkpoints import LATEST, read_client_state, read_pointer
+from anchorseg.training.merging import read_run_settings
+from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.folder import load_model, save_model
 from eval_reasonseg import EvalSettings
 from merge_lora_weights import MergeSettings
 from tests.conftest import make_model

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anchorseg.generation import generate
+from anchorseg.inference.generation import generate
 from dataset.sample import Conversation, TargetSlot, Turn
 from model.llava import zeroing_attention
 from tests.conftest import make_batch, make_model, make_sample

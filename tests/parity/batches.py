@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel
+from anchorseg.method.modeling import AnchorSegModel
 from dataset.batch import IGNORED_LABEL, Batch
 from dataset.collator import Collator
 from dataset.prompt import Branch, Slot

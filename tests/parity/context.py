@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from anchorseg.build import load_model
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.official import convert
-from anchorseg.official_names import official_name
-from anchorseg.tokens import TokenRegistry
-from anchorseg.trainable import set_trainable
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.tokens import TokenRegistry
+from anchorseg.training.trainable import set_trainable
+from anchorseg.weights.folder import load_model
+from anchorseg.weights.official import convert
+from anchorseg.weights.official_names import official_name
 from model.lora import LoraSettings, add_lora
 from tests.parity import released, rules
 from tests.parity.reference import Fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from anchorseg.query_bank import gather_states
-from anchorseg.spatial_prior import similarity
+from anchorseg.method.query_bank import gather_states
+from anchorseg.method.spatial_prior import similarity
 from dataset.batch import BankPositions
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.context import Context

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from anchorseg.official_names import official_name
+from anchorseg.weights.official_names import official_name
 from tests.parity import rules
 from tests.parity.gres import rejected
 from tests.parity.naive import IMAGE, loss_arrays, read, segment, to_file

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from anchorseg.head import Prior
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.query_bank import gather_states
+from anchorseg.method.head import Prior
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.query_bank import gather_states
 from dataset.batch import PADDING, BankPositions, Batch
 from tests.parity import gres
 from tests.parity.batches import Inputs, collapse, make_batch, read_inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from anchorseg.generation import generate
+from anchorseg.inference.generation import generate
 from dataset.batch import IGNORED_LABEL
 from tests.parity import rules
 from tests.parity.backbones import EVALUATION_IMAGE

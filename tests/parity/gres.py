@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.rejection import as_targets, refuses
+from anchorseg.evaluation.rejection import as_targets, refuses
+from anchorseg.method.modeling import AnchorSegModel
 from dataset.batch import PADDING, BankPositions, Batch
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity.batches import Inputs, make_batch

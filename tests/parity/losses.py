@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from anchorseg import cycle, losses
+from anchorseg.method import cycle, losses
 from tests.parity.context import Context
 from tests.parity.reference import Fixture
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from anchorseg import cycle
-from anchorseg.spatial_prior import min_max
+from anchorseg.method import cycle
+from anchorseg.method.spatial_prior import min_max
 from tests.parity.context import Context
 from tests.parity.reference import Fixture
 from utils import geometry

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from anchorseg import cycle, losses
+from anchorseg.method import cycle, losses
 from utils import geometry
 
 IMAGE, P, K = -200, 576, 7

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.official_names import UNUSED, official_name
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.weights.official_names import UNUSED, official_name
 from model.lora import lora_layers
 from tests.parity import released
 from tests.parity.context import Context

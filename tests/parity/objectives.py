@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anchorseg import cycle, losses
-from anchorseg.head import Segmentation
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.objective import Losses, LossWeights, Objective
+from anchorseg.method import cycle, losses
+from anchorseg.method.head import Segmentation
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Losses, LossWeights, Objective
 from dataset.batch import Batch
 from tests.parity.context import Context
 from tests.parity.trace import Trace

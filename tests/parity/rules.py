@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from anchorseg.spatial_prior import min_max
+from anchorseg.method.spatial_prior import min_max
 from utils import geometry
 
 _EMBEDDINGS = (

@@ -11,7 +11,7 @@ import numpy as np
 import sentencepiece
 import torch
 
-from anchorseg.tokens import IMAGE_TOKEN, TokenRegistry
+from anchorseg.method.tokens import IMAGE_TOKEN, TokenRegistry
 from dataset.batch import PADDING
 from dataset.collator import Collator
 from dataset.prompt import SYSTEM, PromptEncoder

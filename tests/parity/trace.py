@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorseg.head import Segmentation
-from anchorseg.modeling import AnchorSegModel, AnchorSegOutput
+from anchorseg.method.head import Segmentation
+from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput
 from dataset.batch import BankPositions, Batch
 from model.llava import IMAGE_PLACEHOLDER
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchorseg.modeling import AnchorSegModel
-from anchorseg.official_names import official_name
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.weights.official_names import official_name
 from tests.parity import objectives, rules
 from tests.parity.batches import make_batch
 from tests.parity.context import Context, plain_attention

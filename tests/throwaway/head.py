@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from anchorseg.head import Head, decode
-from anchorseg.losses import mask_loss
-from anchorseg.method import METHOD, MethodOptions
-from anchorseg.query_bank import gather_states
+from anchorseg.method.head import Head, decode
+from anchorseg.method.losses import mask_loss
+from anchorseg.method.options import METHOD, MethodOptions
+from anchorseg.method.query_bank import gather_states
 from utils.settings import setting
 
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from anchorseg import heads
+from anchorseg.method import heads
 from dataset import registry
 from model import backbone_names
 from tests.throwaway.dataset import FAMILY

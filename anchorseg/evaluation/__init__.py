@@ -1,0 +1,1 @@
+"""Protocols, scorings, and the evaluation behind validation and the script."""

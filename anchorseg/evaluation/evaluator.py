@@ -1,0 +1,233 @@
+"""Evaluation: the one function behind validation in training and behind the evaluation script.
+
+How a sample is asked is in `protocols`, how an answer counts in `scoring`. A result is of one protocol; they are never
+mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from anchorseg.evaluation.protocols import Asker, Asking, asking
+from anchorseg.evaluation.scoring import SCORINGS, Reply, Row, Scores, Scoring, ignored, truths
+from anchorseg.inference.feature_cache import FeatureCache
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.tokens import TokenRegistry
+from dataset.batch import Batch, Images
+from dataset.collator import Collator
+from dataset.sample import Protocol, Sample
+from dataset.source import Benchmark
+from utils.distributed import all_gather_objects, is_main, rank, world_size
+from utils.errors import DataError
+from utils.progress import Bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One question and its answer as a picture shows them: truth (H, W), mask (H, W) or None where the model finds no
+    target, pixels (H, W) that are not scored or None, and prior map (H, W) or None."""
+
+    row: Row
+    sample: Sample
+    truth: np.ndarray
+    mask: np.ndarray | None
+    ignore: np.ndarray | None
+    prior: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Scores of one benchmark under one protocol.
+
+    Attributes:
+        benchmark: its name.
+        protocol: how it was asked.
+        leaks: whether the prompt gave the answers away: the published protocol of benchmarks with rejections.
+        scores: by name; `giou` and `ciou` are always there. None where there is nothing to average.
+        rows: one for each question, in order.
+    """
+
+    benchmark: str
+    protocol: Protocol
+    leaks: bool
+    scores: Scores
+    rows: tuple[Row, ...]
+
+    @property
+    def giou(self) -> float:
+        """gIoU, by the published rule where there are several."""
+        return self._always("giou")
+
+    @property
+    def ciou(self) -> float:
+        """cIoU, by the published rule where there are several."""
+        return self._always("ciou")
+
+    @property
+    def num_samples(self) -> int:
+        """Images, or records of images, that were asked about."""
+        return len({row.index for row in self.rows})
+
+    def _always(self, name: str) -> float:
+        value = self.scores[name]
+        assert value is not None, name
+        return value
+
+    def to_dict(self) -> dict[str, object]:
+        """Scores and rows, as results.json holds them."""
+        return {
+            **self.scores,
+            "num_samples": self.num_samples,
+            "num_questions": len(self.rows),
+            "leaks": self.leaks,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def choose_protocols(name: str, source: Benchmark, choice: str) -> tuple[Protocol, ...]:
+    """The protocols that `--protocol` means for a benchmark: both of LISA's, all that it has, or the one named.
+
+    Raises:
+        DataError: see `check_benchmark`.
+    """
+    groups: dict[str, tuple[Protocol, ...]] = {"both": ("forced", "generate"), "all": get_args(Protocol)}
+    if choice in groups:
+        chosen = tuple(protocol for protocol in groups[choice] if protocol in source.protocols)
+    else:
+        chosen = (cast(Protocol, choice),)
+    for protocol in chosen:
+        check_benchmark(name, source, protocol)
+    return chosen
+
+
+def check_benchmark(name: str, source: Benchmark, protocol: Protocol) -> None:
+    """Refuse to evaluate nothing, or by a protocol that a benchmark does not have.
+
+    Raises:
+        DataError: naming the benchmark.
+    """
+    if not len(source):
+        raise DataError(name, "it holds no sample, so there is nothing to score; choose another split")
+    if protocol not in source.protocols:
+        raise DataError(name, f"it has no protocol {protocol}; allowed: {', '.join(source.protocols)}")
+
+
+@dataclass(frozen=True)
+class _Prepared(Dataset[tuple[Sample, Batch | Images]]):
+    """Samples of a benchmark with what the model reads of them, made in any process."""
+
+    source: Benchmark
+    protocol: Protocol
+    way: Asking
+    collator: Collator
+
+    def __getitem__(self, index: int) -> tuple[Sample, Batch | Images]:
+        sample = self.source.evaluation_sample(index, protocol=self.protocol)
+        return sample, self.way.prepare(self.collator, sample)
+
+
+class Evaluator:
+    """Evaluates a model on benchmarks, alone or on several ranks.
+
+    Every sample is put to the model by itself, by exactly one rank, so that all numbers are the same for any number of
+    ranks.
+
+    Args:
+        model: in evaluation mode.
+        registry: its tokenizer.
+        collator: for its views and prompts.
+        max_rows: most questions that are answered at once in `generate`.
+        max_new_tokens: longest answer in `generate`.
+        cache: of SAM's features, whose store the collator has.
+        workers: processes that read images ahead; 0 reads them in this one.
+    """
+
+    def __init__(
+        self,
+        model: AnchorSegModel,
+        registry: TokenRegistry,
+        collator: Collator,
+        *,
+        max_rows: int = 8,
+        max_new_tokens: int = 128,
+        cache: FeatureCache | None = None,
+        workers: int = 0,
+    ) -> None:
+        self.workers = workers
+        self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache)
+
+    def evaluate(
+        self,
+        source: Benchmark,
+        *,
+        name: str,
+        protocol: Protocol,
+        show: Callable[[Prediction], None] | None = None,
+    ) -> Result:
+        """Score every question of a benchmark; a sample that cannot be read is fatal.
+
+        Args:
+            source: the benchmark.
+            name: its name, for the result.
+            protocol: one of those that the benchmark has.
+            show: called with every prediction of this rank, for pictures.
+
+        Raises:
+            DataError: see `check_benchmark`; also for a sample that cannot be read, or whose slots do not fit its
+                questions.
+        """
+        check_benchmark(name, source, protocol)
+        scoring = SCORINGS[source.scoring]
+        way = asking(protocol, scoring)
+        rows: list[Row] = []
+        mine = range(rank(), len(source), world_size())
+        read = DataLoader(
+            _Prepared(source, protocol, way, self.asker.collator),
+            batch_size=None,
+            sampler=mine,
+            num_workers=min(self.workers, len(mine)),
+        )
+        bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
+        for index, (sample, prepared) in zip(mine, bar, strict=True):
+            with torch.inference_mode():
+                replies = way.replies(self.asker, sample, prepared)
+            for prediction in predictions(scoring, index, sample, replies):
+                rows.append(prediction.row)
+                if show is not None:
+                    show(prediction)
+        parts = all_gather_objects(rows)
+        gathered = sorted((row for part in parts for row in part), key=lambda row: (row.index, row.question))
+        starts = [row.index for row in gathered if row.question == 0]
+        assert starts == list(range(len(source))), "every sample exactly once"
+        return Result(
+            benchmark=name,
+            protocol=protocol,
+            leaks=way.leaks,
+            scores=scoring.scores(gathered),
+            rows=tuple(gathered),
+        )
+
+    def finish(self) -> None:
+        """Say what the cache of features gave, if there is one."""
+        if self.asker.cache is not None:
+            self.asker.cache.finish()
+
+
+def predictions(scoring: Scoring, index: int, sample: Sample, replies: Sequence[Reply]) -> Iterator[Prediction]:
+    """Each question of sample `index` with its reply, scored."""
+    for number, (question, reply) in enumerate(zip(sample.questions, replies, strict=True)):
+        row = scoring.row(sample, index, number, reply)
+        yield Prediction(
+            row=row,
+            sample=sample,
+            truth=np.asarray(truths(sample, question).any(axis=0)),
+            mask=scoring.united(reply) if row.found else None,
+            ignore=ignored(sample, question),
+            prior=reply.prior,
+        )

@@ -1,0 +1,1 @@
+"""Answers: images read once, questions packed behind them, the predictor."""

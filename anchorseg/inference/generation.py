@@ -1,0 +1,122 @@
+"""Generation: the model writes its own answers, and the states it wrote them with give the masks.
+
+A query bank costs one step, for its ids are certain once it begins. The image costs one reading, however many questions
+are asked about it.
+
+Letters: B images, Q questions, N targets, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, read_images
+from anchorseg.method.head import Segmentation
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.query_bank import locate_banks
+from dataset.batch import PREFIX, Batch
+
+
+@dataclass(frozen=True)
+class Generated:
+    """For each question the ids that the model wrote, `</s>` left out, and the masks of all targets it wrote.
+
+    `target_rows` (N,) gives the question of each target, in reading order.
+    """
+
+    ids: list[list[int]]
+    segmentation: Segmentation
+    target_rows: Tensor
+
+
+class BankGrammar:
+    """Keeps a query bank whole: its first id stands for all of it, and no other of its ids can be chosen.
+
+    Without latents `<SEG>` is free, a bank of one.
+    """
+
+    def __init__(self, bank_ids: tuple[int, ...]) -> None:
+        self._bank = bank_ids
+
+    def choose(self, logits: Tensor) -> list[tuple[int, ...]]:
+        """Greedy next ids for logits (Q, V): of each question one id, or a whole bank."""
+        inner = torch.tensor(self._bank[1:], dtype=torch.long, device=logits.device)
+        chosen = logits.index_fill(1, inner, -torch.inf).argmax(dim=-1).tolist()
+        return [self._bank if index == self._bank[0] else (index,) for index in chosen]
+
+    def dictate(self, answer: Sequence[int], start: int) -> tuple[int, ...]:
+        """Next ids of a given answer from `start` on: a whole bank where one stands, else one id, none at its end."""
+        ahead = tuple(answer[start : start + len(self._bank)])
+        return self._bank if ahead == self._bank else ahead[:1]
+
+
+@torch.inference_mode()
+def generate(
+    model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128, answer: Sequence[int] | None = None
+) -> Generated:
+    """Answer every row of a batch greedily and decode the masks of the targets written.
+
+    Args:
+        model: in evaluation mode.
+        batch: prompts that end with `ASSISTANT:`, one conversation a row.
+        max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
+        answer: ids that every row gets instead of the model's choice.
+    """
+    asked = batch.conversations
+    questions = [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > PREFIX, strict=True)]
+    images = read_images(model, batch.images, asked.prefixes(len(batch.images)))
+    rows = asked.row_images.tolist()
+    return answer_questions(model, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer)
+
+
+@torch.inference_mode()
+def answer_questions(
+    model: AnchorSegModel,
+    images: ImagePrefix,
+    questions: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    *,
+    max_new_tokens: int = 128,
+    answer: Sequence[int] | None = None,
+) -> Generated:
+    """Answer questions about images that are read already, all at once.
+
+    Each question adds keys and values of its own ids only. A step computes its attention over the columns of all
+    questions of the image, so ask in groups of some tens.
+
+    Args:
+        model: in evaluation mode.
+        images: from `read_images`; it is not changed and may be used again.
+        questions: ids of each question behind the image, up to `ASSISTANT:`.
+        rows: image of each question, ascending.
+        max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
+        answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
+    """
+    eos = model.config.token_ids["eos"]
+    grammar = BankGrammar(model.bank_ids)
+    packed = PackedQuestions(model, images, rows)
+    written: list[list[int]] = [[] for _ in questions]
+    pieces: dict[int, Sequence[int]] = dict(enumerate(questions))
+    while pieces:
+        states = packed.read(pieces)
+        if answer is None:
+            chosen = grammar.choose(model.language.logits(states))
+        else:
+            chosen = [grammar.dictate(answer, len(written[question])) for question in pieces]
+        cut = {q: ids[: max_new_tokens - len(written[q])] for q, ids in zip(pieces, chosen, strict=True)}
+        pieces = {question: ids for question, ids in cut.items() if ids and ids[0] != eos}
+        for question, ids in pieces.items():
+            written[question] += ids
+    return _finish(model, images, packed, written)
+
+
+def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
+    ids, hidden, segments = packed.in_order()
+    positions = locate_banks(ids, model.bank_ids)
+    context = model.image_context(images.images, images.sequences, images.hidden, images.mask_features.result())
+    segmentation = model.segment(hidden, positions, context)
+    return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

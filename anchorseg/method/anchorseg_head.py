@@ -1,0 +1,93 @@
+"""The paper's head: the anchor draws a spatial prior, the ordered query bank decodes the mask.
+
+Letters: B images, R rows, T positions, N targets, K latent tokens, P image tokens, D language width, C prompt width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from anchorseg.method import cycle
+from anchorseg.method.head import Head, ImageContext, ImageTruth, Prior, Segmentation, decode
+from anchorseg.method.losses import MaskLoss
+from anchorseg.method.options import Method
+from anchorseg.method.query_bank import QueryBank, QueryBankProjector, gather_states
+from anchorseg.method.spatial_prior import min_max, similarity
+from dataset.batch import BankPositions, Images
+from model.backbones import MaskBackbone
+from utils import geometry
+
+
+class AnchorSegHead(Head[Method]):
+    """Query bank, spatial prior, and Token-Mask Cycle Consistency, each of which can be switched off."""
+
+    def __init__(self, options: Method, width: int, prompt_width: int) -> None:
+        super().__init__(options, width, prompt_width)
+        self.query_bank = QueryBankProjector(
+            width, prompt_width, options.num_latents, contextual=options.contextual_queries
+        )
+        self.modules = {"query_bank": self.query_bank}
+
+    def segment(
+        self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
+    ) -> Segmentation:
+        """See `Head`."""
+        bank: QueryBank = self.query_bank(*gather_states(hidden, targets))
+        prior = self.spatial_prior(bank.anchors, targets, context) if self.options.spatial_prior else None
+        injected = prior.maps if prior is not None and self.options.inject_prior else None
+        features = masks.condition(context.mask_features[context.row_images[targets.rows]], injected)
+        return decode(masks, features, bank.queries, targets, context.images, prior)
+
+    def spatial_prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
+        """Ground the anchors (N, D) of targets in their images' token states (paper, Eq. 6 and 7)."""
+        images = context.images
+        scores = similarity(anchors, context.image_states[targets.rows])
+        valid = images.patch_valid[context.row_images[targets.rows]] if self.options.prior_range == "valid" else None
+        responses = min_max(scores, valid)
+        maps = tuple(
+            geometry.tokens_to_map(of_image.float(), frame, size)
+            for of_image, frame, size in zip(
+                responses.split(targets.counts), images.language_frames, images.sizes, strict=True
+            )
+        )
+        return Prior(similarity=scores, responses=responses, maps=maps)
+
+    def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
+        """See `Head`."""
+        if not self.options.spatial_prior:
+            return None
+        scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
+        return Prior(similarity=scores, responses=scores, maps=maps)
+
+    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
+        """Token-Mask Cycle Consistency, `t2m` and `m2t` (paper, Eq. 9 to 11)."""
+        options, prior = self.options, segmentation.prior
+        terms: dict[str, MaskLoss] = {}
+        if prior is not None and options.token_to_mask:
+            maps = prior.maps[truth.image][truth.kept]
+            terms["t2m"] = cycle.token_to_mask(
+                maps, truth.masks, scale=options.cycle_scale, shift=options.cycle_shift, ignore=truth.ignore
+            )
+        if prior is not None and options.mask_to_token:
+            terms["m2t"] = cycle.mask_to_token(
+                prior.responses.split(segmentation.counts)[truth.image][truth.kept].float(),
+                truth.masks,
+                images.language_frames[truth.image],
+                sigma=options.token_sigma,
+                target_sampling=options.token_target,
+                target_precision=options.token_target_precision,
+                scale=options.cycle_scale,
+                shift=options.cycle_shift,
+                ignore=truth.ignore,
+                patch_valid=images.patch_valid[truth.image] if options.prior_range == "valid" else None,
+            )
+        return terms
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """See `Head`."""
+        bank = self.query_bank
+        projections = [part for part in (bank.anchor_projection, bank.contextual_projection) if part is not None]
+        return {
+            "query projections": [parameter for part in projections for parameter in part.parameters()],
+            "query positions": [bank.positions],
+        }

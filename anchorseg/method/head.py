@@ -1,0 +1,182 @@
+"""What every head is: query bank tokens to masks, and what it trains with besides.
+
+Letters: B images, R rows, T positions, N targets, K latent tokens, P image tokens, D language width, C prompt width,
+M low-resolution side, H W original size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from anchorseg.method.losses import MaskLoss
+from anchorseg.method.options import MethodOptions
+from dataset.batch import BankPositions, Images
+from model.backbones import MaskBackbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """Spatial responses of N targets: similarity s (N, P), responses r in [0, 1] (N, P), and the
+    token-to-mask map of each image's targets in [0, 1], (n, H, W) float32."""
+
+    similarity: Tensor
+    responses: Tensor
+    maps: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """Masks of N targets in reading order.
+
+    Attributes:
+        counts: targets of each image.
+        prior: the spatial prior, or None where the head computes none.
+        low_resolution: (N, M, M) mask logits.
+        iou: (N,) the mask backbone's own quality estimate, untrained by this method.
+        masks: for each image (n, H, W) float32 mask logits; a pixel belongs to the mask where the logit is > 0.
+    """
+
+    counts: tuple[int, ...]
+    prior: Prior | None
+    low_resolution: Tensor
+    iou: Tensor
+    masks: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageContext:
+    """What decoding masks needs of the B images that R rows show.
+
+    Attributes:
+        images: sizes, frames and patch validity.
+        row_images: (R,) image of each row.
+        image_states: (R, P, D) last-layer hidden states at each row's image tokens.
+        mask_features: (B, ...) features of the mask backbone.
+    """
+
+    images: Images
+    row_images: Tensor
+    image_states: Tensor
+    mask_features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTruth:
+    """The targets of one image that have a pixel, and their truth.
+
+    Attributes:
+        image: its number.
+        kept: which of the image's targets; a slice where all have a pixel.
+        masks: (n, H, W) boolean.
+        ignore: (n, H, W) boolean pixels to be left out, or None.
+    """
+
+    image: int
+    kept: list[int] | slice
+    masks: Tensor
+    ignore: Tensor | None
+
+
+Options = TypeVar("Options", bound=MethodOptions)
+
+
+class Head(ABC, Generic[Options]):
+    """From the hidden states of targets to masks.
+
+    It is no module itself: the model registers `modules` under the names that saved weights have.
+
+    Args:
+        options: of the method, those of this head included.
+        width: D.
+        prompt_width: C.
+
+    Attributes:
+        modules: what has weights, by name.
+    """
+
+    modules: dict[str, nn.Module]
+
+    @abstractmethod
+    def __init__(self, options: Options, width: int, prompt_width: int) -> None:
+        self.options = options
+        self._widths = width, prompt_width
+
+    @abstractmethod
+    def segment(
+        self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
+    ) -> Segmentation:
+        """Masks of at least one target.
+
+        Args:
+            hidden: (R, T, D) last-layer hidden states.
+            targets: where the tokens of the N targets stand.
+            context: the images.
+            masks: decodes queries over features.
+        """
+
+    def nothing(self, context: ImageContext, masks: MaskBackbone) -> Segmentation:
+        """What `segment` gives for no target; no layer runs, for not every CUDA kernel takes an empty batch."""
+        features, side, sizes = context.mask_features, masks.low_resolution, context.images.sizes
+        empty = tuple(torch.zeros(0, *size, device=features.device) for size in sizes)
+        return Segmentation(
+            counts=(0,) * len(sizes),
+            prior=self.no_prior(context, empty),
+            low_resolution=features.new_zeros(0, side, side),
+            iou=features.new_zeros(0),
+            masks=empty,
+        )
+
+    def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
+        """The prior of no target."""
+        return None
+
+    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
+        """What one image's targets are trained with beside BCE and Dice of their masks, by name."""
+        return {}
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters, by name of the group."""
+        return {name: list(module.parameters()) for name, module in self.modules.items()}
+
+    def draw_new(self, dtype: torch.dtype) -> None:
+        """Draw its parameters, which no published part holds."""
+        width, prompt_width = self._widths
+        fresh = type(self)(self.options, width, prompt_width)
+        for name, module in self.modules.items():
+            for own, drawn in zip(module.parameters(), fresh.modules[name].parameters(), strict=True):
+                own.data = drawn.data.to(dtype)
+
+
+def decode(
+    masks: MaskBackbone,
+    features: Tensor,
+    queries: Tensor,
+    targets: BankPositions,
+    images: Images,
+    prior: Prior | None = None,
+) -> Segmentation:
+    """Decode query banks over conditioned features, and bring the masks to their images' sizes (paper, Eq. 8).
+
+    Args:
+        masks: the backbone.
+        features: (N, ...) of each target's image, with its prior.
+        queries: (N, L, C).
+        targets: of the N targets.
+        images: their frames and sizes.
+        prior: that the features were conditioned on, for the result.
+    """
+    low_resolution, iou = masks(features, queries)
+    at_size = tuple(
+        masks.to_image(of_image, frame, size)
+        for of_image, frame, size in zip(
+            low_resolution[:, 0].split(targets.counts), images.mask_frames, images.sizes, strict=True
+        )
+    )
+    return Segmentation(
+        counts=targets.counts, prior=prior, low_resolution=low_resolution[:, 0], iou=iou[:, 0], masks=at_size
+    )

@@ -1,0 +1,206 @@
+"""The joined model: a forward pass that reads like the paper's figure 1.
+
+Letters: B images, R rows, T positions, N targets, K latent tokens, P image tokens, D language width,
+C prompt width, G feature grid, M low-resolution side, H W original size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from anchorseg.method import model_folder
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.head import Head, ImageContext, Segmentation
+from anchorseg.method.heads import head_class
+from anchorseg.method.options import MethodOptions
+from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
+from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
+from utils.loading import local_folder, without_bars_in_logs
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorSegOutput:
+    """Logits (S, V) and labels (S,) of the S supervised tokens, and the masks."""
+
+    logits: Tensor
+    labels: Tensor
+    segmentation: Segmentation
+
+
+def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor:
+    """Which positions may see which: causal, over valid keys, within the prefix and one's own conversation.
+
+    Args:
+        segments: (R, T) 0 prefix, 1, 2, ... conversations, -1 padding.
+        valid: (R, T) false at padding patches and at padding.
+        zero_padding: let padding patches see nothing, so that their attention output is zero.
+
+    Returns:
+        (R, T, T) boolean, query by key.
+    """
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
+    visible = causal & ((key == PREFIX) | (key == query)) & valid.unsqueeze(1)
+    return visible & valid.unsqueeze(2) if zero_padding else visible
+
+
+class AnchorSegModel(PreTrainedModel):
+    """AnchorSeg: LLaVA writes the query bank, its anchor draws the prior, SAM decodes the masks.
+
+    `save_pretrained` and `from_pretrained` are transformers' own; loading is strict.
+    """
+
+    config_class = AnchorSegConfig
+    base_model_prefix = "anchorseg"
+    main_input_name = "batch"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Block"]
+    _supports_sdpa = True
+
+    def __init__(self, config: AnchorSegConfig) -> None:
+        super().__init__(config)
+        method = config.method_settings
+        language = language_backbone(config.language_model)(config.language_config)
+        masks = mask_backbone(config.mask_model)(config.mask_sizes, method.sam_position_precision)
+        self.width = language.width
+        # Registered under the names that saved weights have.
+        self._language_name, self._masks_name = language.saved_as, masks.saved_as
+        self.add_module(language.saved_as, language)
+        self.add_module(masks.saved_as, masks)
+        self.head: Head = head_class(config.head).load()(method, self.width, masks.prompt_width)
+        for name, module in self.head.modules.items():
+            self.add_module(name, module)
+        self.post_init()
+
+    @property
+    def method(self) -> MethodOptions:
+        """Options of the method, which the head has."""
+        return self.head.options
+
+    @method.setter
+    def method(self, options: MethodOptions) -> None:
+        self.head.options = options
+
+    @property
+    def language(self) -> LanguageBackbone:
+        """Reads images and text, and writes."""
+        return self._modules[self._language_name]
+
+    @property
+    def masks(self) -> MaskBackbone:
+        """Encodes images and decodes masks."""
+        return self._modules[self._masks_name]
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Keep what each constructor drew; transformers initialises its own parts itself."""
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *args: Any, **kwargs: Any) -> AnchorSegModel:
+        """Load a saved model, refusing any tensor that is missing, of another shape, or unknown.
+
+        Args:
+            folder: local folder or hub name.
+            args: as transformers takes them.
+            kwargs: as transformers takes them (`dtype`, `device_map`, ...).
+
+        Raises:
+            CheckpointError: see `anchorseg.method.model_folder`.
+        """
+        folder = local_folder(folder, "the model folder")
+        config = kwargs.pop("config", None) or model_folder.read_config(folder)
+        model_folder.check_weights(folder, config, cls)
+        with without_bars_in_logs():
+            model, info = super().from_pretrained(
+                folder, *args, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+        model_folder.refuse_tensors(
+            folder,
+            {
+                "missing": sorted(info["missing_keys"]),
+                "unknown": sorted(info["unexpected_keys"]),
+                "of another shape": sorted(str(item) for item in info["mismatched_keys"]),
+            },
+        )
+        model_folder.refuse_not_finite(folder, model)
+        return model
+
+    @property
+    def bank_ids(self) -> tuple[int, ...]:
+        """The K + 1 token ids of one target, as the configuration holds them."""
+        ids = self.config.token_ids
+        return (*ids["reasoning"], ids["segment"])
+
+    def token_valid(self, sequences: Sequences, patch_valid: Tensor) -> Tensor:
+        """(R, T) false at padding and at padding patches, of which `patch_valid` is (B, P)."""
+        start, valid = sequences.image_start, sequences.segments != PADDING
+        patches = patch_valid[sequences.row_images]
+        return valid.slice_scatter(patches, dim=1, start=start, end=start + patches.shape[1])
+
+    def read(self, images: Images, sequences: Sequences, cache: Cache | None = None) -> Tensor:
+        """Prefill images and token ids: last-layer states (R, T, D), and keys and values into an empty cache."""
+        features = self.language.image_features(images.language_pixels, images.patch_valid)
+        embeddings = self.language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
+        valid = self.token_valid(sequences, images.patch_valid)
+        visible = visibility(sequences.segments, valid, zero_padding=self.method.padding_attention == "zero")
+        return self.language.hidden_states(embeddings, sequences.positions, visible, cache)
+
+    def mask_features(self, images: Images) -> Tensor:
+        """Features (B, ...) for the mask decoder: those that are stored, and the encoder for the other images."""
+        if all(features is None for features in images.mask_features):
+            return self.masks.image_features(images.mask_pixels)
+        encoded = iter(self.masks.image_features(images.mask_pixels) if len(images.mask_pixels) else ())
+        return torch.stack([next(encoded) if stored is None else stored for stored in images.mask_features])
+
+    def image_context(
+        self, images: Images, sequences: Sequences, hidden: Tensor, mask_features: Tensor | None = None
+    ) -> ImageContext:
+        """What `segment` needs of images that were read to `hidden` (R, T, D)."""
+        start = sequences.image_start
+        return ImageContext(
+            images=images,
+            row_images=sequences.row_images,
+            image_states=hidden[:, start : start + images.patch_valid.shape[1]],
+            mask_features=self.mask_features(images) if mask_features is None else mask_features,
+        )
+
+    def segment(self, hidden: Tensor, targets: BankPositions, context: ImageContext) -> Segmentation:
+        """From hidden states to masks: the one path of training, forced evaluation and generation.
+
+        Args:
+            hidden: (R, T, D) last-layer states.
+            targets: where the N targets' tokens stand.
+            context: the images.
+        """
+        if len(targets) == 0:
+            return self.head.nothing(context, self.masks)
+        return self.head.segment(hidden, targets, context, self.masks)
+
+    def _stand_in(self, batch: Batch) -> BankPositions:
+        """One target without truth for a batch of text only: ranks must run the same graph to reduce gradients."""
+        columns = torch.arange(1, self.method.bank_length + 1, device=batch.conversations.input_ids.device)
+        return BankPositions(
+            rows=torch.zeros_like(columns[:1]),
+            columns=columns.unsqueeze(0),
+            counts=(1, *[0] * (len(batch.images) - 1)),
+        )
+
+    def forward(self, batch: Batch) -> AnchorSegOutput:
+        """Read the conversations, decode a mask for each target, give logits where text is supervised."""
+        images, conversations = batch.images, batch.conversations
+        hidden = self.read(images, conversations)
+        targets = conversations.targets
+        if len(targets) == 0 and self.training:
+            targets = self._stand_in(batch)
+        segmentation = self.segment(hidden, targets, self.image_context(images, conversations, hidden))
+        rows, columns = conversations.supervised
+        return AnchorSegOutput(
+            logits=self.language.logits(hidden[rows, columns]),
+            labels=conversations.labels[rows, columns + 1],
+            segmentation=segmentation,
+        )

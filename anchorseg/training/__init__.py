@@ -1,0 +1,1 @@
+"""A run: settings, data, what trains, the loop, checkpoints, merging."""

@@ -1,0 +1,95 @@
+"""DeepSpeed's side of a run: its configuration, the optimiser, and what both refuse."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from anchorseg.training.settings import TrainSettings
+from utils.errors import SettingsError
+
+BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+
+ROOMY_GB = {"tiny": (0, 0), "7b": (22, 7), "13b": (37, 12)}
+"""GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
+
+Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual.
+"""
+
+
+def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a run.
+
+    Args:
+        settings: of the run.
+        trainable: number of trained scalars, which bounds the communication buffers.
+    """
+    bucket = min(trainable, 500_000_000)
+    bucket += bucket % 2  # DeepSpeed aligns parts of a bucket to two elements
+    return {
+        "train_micro_batch_size_per_gpu": settings.batch_size,
+        "gradient_accumulation_steps": settings.grad_accumulation_steps,
+        "gradient_clipping": settings.gradient_clipping,
+        "steps_per_print": 2**31,
+        "bf16": {"enabled": settings.precision == "bf16"},
+        # DeepSpeed lists the optimisers it was tested with; those of bitsandbytes are not among them.
+        "zero_allow_untested_optimizer": settings.optimizer in BITSANDBYTES,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": torch.cuda.is_available(),
+            "reduce_scatter": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            **_offload(settings),
+        },
+    }
+
+
+def _offload(settings: TrainSettings) -> dict[str, Any]:
+    if settings.offload == "none":
+        return {}
+    return {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
+
+
+def checkpoints_gradients(settings: TrainSettings) -> bool:
+    """Whether the language model is recomputed in backward; auto compares the GPU's memory with ROOMY_GB."""
+    if settings.gradient_checkpointing != "auto":
+        return settings.gradient_checkpointing == "on"
+    if not torch.cuda.is_available():
+        return False
+    fixed, per_image = ROOMY_GB[settings.size]
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return memory < (fixed + per_image * settings.batch_size) * 1e9
+
+
+def build_optimizer(settings: TrainSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a run: torch's AdamW, DeepSpeed's on the CPU where its state is there, or 8-bit.
+
+    Raises:
+        SettingsError: if bitsandbytes is asked for and is not installed.
+    """
+    options: dict[str, Any] = {
+        "lr": settings.lr, "betas": (settings.beta1, settings.beta2), "weight_decay": settings.weight_decay
+    }  # fmt: skip
+    if settings.optimizer in BITSANDBYTES:
+        return getattr(_bitsandbytes(settings.optimizer), BITSANDBYTES[settings.optimizer])(parameters, **options)
+    if settings.offload == "optimizer":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled on first use, so only where it is asked for
+
+        return DeepSpeedCPUAdam(parameters, **options)
+    return torch.optim.AdamW(parameters, **options)
+
+
+def _bitsandbytes(name: str) -> Any:
+    try:
+        return importlib.import_module("bitsandbytes.optim")
+    except ImportError as error:
+        raise SettingsError(
+            f"--optimizer {name} needs bitsandbytes, which cannot be imported ({error}); "
+            "run: pip install bitsandbytes, or use --optimizer adamw"
+        ) from None

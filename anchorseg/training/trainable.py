@@ -1,0 +1,53 @@
+"""What trains: the parameters of the paper's recipe, by group (paper, Table 7)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from anchorseg.method.modeling import AnchorSegModel
+from model.lora import lora_layers, table_parameters
+
+
+def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
+    return [
+        parameter for _, layer in lora_layers(model) for name, parameter in layer.named_parameters() if "lora_" in name
+    ]
+
+
+def trainable_groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
+    """Parameters that the paper trains, by name of the group; where rows of the tables are apart, these alone."""
+    language = model.get_submodule(model.language.saved_as)
+    return {
+        "embeddings and head": [
+            parameter
+            for table in model.language.vocabulary_tables
+            for parameter in table_parameters(language.get_submodule(table))
+        ],
+        "LoRA": _lora_parameters(model),
+        **model.masks.trained(),
+        **model.head.trained(),
+    }
+
+
+def set_trainable(model: AnchorSegModel, scope: Literal["paper", "all"]) -> None:
+    """Freeze everything but the paper's groups, or nothing (a model trained from scratch)."""
+    model.requires_grad_(scope == "all")
+    for parameters in trainable_groups(model).values():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def describe_trainable(model: AnchorSegModel) -> str:
+    """A table of the groups and the share of all parameters that trains."""
+    lines = [
+        f"  {name:<22}{sum(p.numel() for p in parameters):>15,}" for name, parameters in trainable_groups(model).items()
+    ]
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    grouped = sum(p.numel() for parameters in trainable_groups(model).values() for p in parameters)
+    if trained > grouped:
+        lines.append(f"  {'from scratch':<22}{trained - grouped:>15,}")
+    lines.append(f"  {'trained':<22}{trained:>15,}  ({trained / total:.2%} of {total:,})")
+    return "\n".join(lines)

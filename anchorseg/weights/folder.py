@@ -1,0 +1,68 @@
+"""Model folders: a saved model and its tokenizer, loaded and written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from anchorseg.method import model_folder
+from anchorseg.method.model_folder import read_config
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.tokens import TokenRegistry
+from anchorseg.weights.presets import token_ids
+from model.quantised import Quantisation, quantisation_config
+from utils.files import share_files
+from utils.loading import local_folder, without_bars_in_logs
+
+PaddingAttention = Literal["model", "zero", "plain"]
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def tiny_tokenizer_model() -> bytes:
+    """The SentencePiece model of the tiny preset, which lies in the package."""
+    return (Path(__file__).parent / "assets" / "tiny_tokenizer.model").read_bytes()
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    quantisation: Quantisation = "none",
+    padding_attention: PaddingAttention = "model",
+    **kwargs: object,
+) -> tuple[AnchorSegModel, TokenRegistry]:
+    """A saved model, in evaluation mode, and its tokenizer.
+
+    Args:
+        folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, or a hub name.
+        dtype: of the weights; "auto" keeps that of the files.
+        quantisation: of the language model's projections; a quantised model is for inference.
+        padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
+            published training and evaluation zero it, the published demos do not.)
+        kwargs: as `AnchorSegModel.from_pretrained` takes them.
+
+    Raises:
+        CheckpointError: if the folder is not a complete model of this project.
+        SettingsError: if the quantisation needs what is not installed.
+    """
+    quantised = quantisation_config(quantisation)
+    folder = local_folder(folder, "the model folder")
+    config = read_config(folder)
+    registry = TokenRegistry.load(folder, config.token_strings)
+    model_folder.check_ids(folder, token_ids(registry), config)
+    model = AnchorSegModel.from_pretrained(folder, config=config, dtype=dtype, quantization_config=quantised, **kwargs)
+    if padding_attention != "model":
+        model.method = replace(model.method, padding_attention=padding_attention)
+    return model.eval(), registry
+
+
+def save_model(model: AnchorSegModel, registry: TokenRegistry, folder: str | Path) -> None:
+    """Write a model folder: config.json, generation_config.json, safetensors, tokenizer."""
+    with without_bars_in_logs():
+        model.save_pretrained(folder)
+    model.config.generation_settings().save_pretrained(folder)
+    registry.save(folder)
+    share_files(Path(folder))
