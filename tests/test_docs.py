@@ -37,16 +37,32 @@ def test_files_named_in_the_text_exist(path):
     assert not absent
 
 
-def test_the_map_of_the_readme_names_every_module():
-    text = (ROOT / "README.md").read_text()
+def test_the_map_of_the_code_names_every_module():
+    text = (ROOT / "docs" / "code.md").read_text()
     for package in ("anchorseg", "model"):
-        for file in (ROOT / package).glob("*.py"):
+        for file in (ROOT / package).rglob("*.py"):
             assert file.name == "__init__.py" or file.name in text, file
 
 
-def test_symbols_of_the_readme_exist():
+ROOMS = ("method", "weights", "inference", "evaluation", "training")
+
+
+def test_imports_between_packages_and_rooms_go_one_way():
+    below = {"utils": (), "model": ("utils",), "dataset": ("utils",), "anchorseg": ("utils", "model", "dataset")}
+    for package, allowed in below.items():
+        for file in (ROOT / package).rglob("*.py"):
+            for name in re.findall(r"^\s*(?:from|import) (\w+)", file.read_text(), flags=re.MULTILINE):
+                assert name not in below or name in (package, *allowed), f"{file} imports {name}"
+    for number, room in enumerate(ROOMS):
+        for file in (ROOT / "anchorseg" / room).glob("*.py"):
+            for name in re.findall(r"(?:from|import) anchorseg\.(\w+)", file.read_text()):
+                assert name in ROOMS[: number + 1], f"{file} imports {name}"
+
+
+def test_symbols_named_beside_the_paper_exist():
     rows = re.findall(
-        r"`((?:anchorseg|model|utils|dataset)/\w+\.py)`: ((?:`[\w.]+`(?:, )?)+)", (ROOT / "README.md").read_text()
+        r"`((?:anchorseg|model|utils|dataset)/[\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)",
+        (ROOT / "docs" / "code.md").read_text(),
     )
     assert len(rows) >= 8
     for file, symbols in rows:

@@ -68,7 +68,7 @@ def open_parts(settings: TrainSettings) -> tuple[LlavaFiles, TensorFiles]:
     sam_file = _required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth")
     if not Path(sam_file).is_file():
         raise FileNotFoundError(
-            f"--vision_pretrained {sam_file} does not exist; fetch sam_vit_h_4b8939.pth (README, Weights)"
+            f"--vision_pretrained {sam_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights)"
         )
     clip_folder = None if settings.vision_tower is None else local_folder(settings.vision_tower, "--vision_tower")
     llava = open_llava(local_folder(version, "--version"), clip_folder)
