@@ -42,7 +42,7 @@ class EvalSettings:
     )
     precision: Literal["bf16", "fp32", "auto"] = setting("auto", help="type of weights; auto keeps the files'")
     load_in: Literal["none", "8bit", "4bit"] = setting(
-        "none", help="quantise the language model's linear layers (needs bitsandbytes); scores change"
+        "none", help="quantize the language model's linear layers (needs bitsandbytes); scores change"
     )
     padding_attention: Literal["model", "zero", "plain"] = setting(
         "model", help="attention output of padding patches: as the model was trained, or in its place zero or plain"
@@ -158,7 +158,7 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
     model, registry = load_model(
         folder,
         dtype=DTYPES.get(settings.precision, "auto"),
-        quantisation=settings.load_in,
+        quantization=settings.load_in,
         padding_attention=settings.padding_attention,
     )
     model = model.to(device)

@@ -27,7 +27,7 @@ def check_run_folder(settings: TrainSettings, folder: Path) -> None:
     """Refuse to mix two runs in one folder."""
     if not settings.resume and (folder / "checkpoints").exists():
         raise SettingsError(
-            f"{folder} already holds a run; pass --resume to go on with it, or another --exp_name to begin a new one"
+            f"{folder} already holds a run; pass --resume to continue it, or another --exp_name to begin a new one"
         )
 
 

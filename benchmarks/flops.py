@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anchorseg.inference.generation import answer_questions
-from anchorseg.inference.prefix import read_images
+from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput
 from anchorseg.method.objective import Objective
 from benchmarks import naive
@@ -119,7 +119,7 @@ def written(model: AnchorSegModel, registry: WordRegistry, questions: int) -> di
         one_by_one(model, alone, answer=answer)
 
     def together() -> None:
-        images = read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
+        images = prefill_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
         answer_questions(model, images, asked, [0] * questions, answer=answer)
 
     # A dictated answer computes no logits; those of its steps are added: a bank is one step here, or a step an id.
@@ -149,7 +149,7 @@ def summary(found: dict[str, Parts]) -> dict[str, Any]:
 
 
 def table(title: str, found: dict[str, Parts]) -> str:
-    """One line a part, in units of 10^12."""
+    """One line a part, in TFLOP."""
     plain, ours = found["naive"], found["ours"]
     cached = {**ours, SAM_ENCODER: 0}
     rows = {part: [way.get(part, 0) for way in (plain, ours, cached)] for part in PARTS}
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, help="draw operations against conversations as a PNG")
     arguments = parser.parse_args(argv)
     model, registry = build(arguments.size, dtype=DTYPE, device="meta")
-    print(f"{arguments.size}: 10^12 operations; {arguments.images} images a step, 1 image for answers")
+    print(f"{arguments.size}: TFLOP; {arguments.images} images a step, 1 image for answers")
     steps, answers = {}, {}
     for number in arguments.conversations:
         steps[number] = training(model, registry, arguments.images, number)
@@ -207,7 +207,7 @@ def draw(path: Path, size: str, images: int, steps: dict[int, dict[str, Parts]])
             (sum(found["ours"].values()) - found["ours"][SAM_ENCODER]) / 1e12 for found in steps.values()
         ],
     }
-    title = f"10^12 operations of a training step, {size.upper()}, {images} images"
+    title = f"TFLOP of a training step, {size.upper()}, {images} images"
     draw_lines(path, list(steps), lines, title=title, axis="conversations per image")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from anchorseg.inference.generation import answer_questions
-from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from benchmarks import naive
 from benchmarks.flops import large_modules
@@ -67,7 +67,9 @@ class Answers:
 
     def read(self) -> ImagePrefix:
         """The images."""
-        return read_images(self.model, self.unread.images, self.unread.conversations.prefixes(len(self.unread.images)))
+        return prefill_images(
+            self.model, self.unread.images, self.unread.conversations.prefixes(len(self.unread.images))
+        )
 
     def write(self, images: ImagePrefix) -> Tensor:
         """Low-resolution masks of the answers about images that are read."""

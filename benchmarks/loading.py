@@ -23,7 +23,7 @@ from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from dataset.collator import Collator
-from dataset.mixture import DrawOrder, Mixture
+from dataset.mixture import Mixture, ResumableBatchSampler
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
 from dataset.registry import datasets, training_sources
@@ -87,7 +87,7 @@ def measure(source: Source, collator: Collator, count: int) -> dict[str, float]:
 def through_loader(sources: list[tuple[str, Source]], collator: Collator, count: int) -> float:
     """Samples a second of the mixture with two worker processes, start included."""
     mixture = Mixture(sources, [1.0] * len(sources), seed=0, encode=collator.encode)
-    order = DrawOrder(batch_size=2, rank=0, world=1, start=0, stop=count // 2)
+    order = ResumableBatchSampler(batch_size=2, rank=0, world=1, start=0, stop=count // 2)
     loader = DataLoader(
         mixture,
         batch_sampler=order,

@@ -1,6 +1,6 @@
 """Memory of one GPU, calculated at real sizes: `python -m benchmarks.memory --size 7b`.
 
-Weights and the optimiser's state follow from the parameters and from what DeepSpeed 0.19.8 allocates under ZeRO 2;
+Weights and the optimizer's state follow from the parameters and from what DeepSpeed 0.19.8 allocates under ZeRO 2;
 activations are counted on the meta device, where nothing is allocated, with what CUDA's kernels keep.
 """
 
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from anchorseg.inference.generation import answer_questions
-from anchorseg.inference.prefix import read_images
+from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.training.engine_config import BITSANDBYTES, deepspeed_config
@@ -30,7 +30,7 @@ from anchorseg.training.settings import TrainSettings
 from benchmarks.counting import Counter, on_meta, tensors_in
 from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
 from dataset.batch import Batch
-from model.quantised import KEPT, Quantisation
+from model.quantization import KEPT, Quantization
 
 DTYPE = torch.bfloat16
 GIB = 2**30
@@ -45,7 +45,7 @@ OPTIMISERS = {
     "adamw8bit": {"optimizer": "adamw8bit"},
     "adamw, offload": {"offload": "optimizer"},
 }
-QUANTISATIONS: tuple[Quantisation, ...] = ("none", "8bit", "4bit")
+QUANTISATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
 SMALLEST_8BIT, BLOCK_8BIT = 4096, 256
 """Of bitsandbytes: values from which a tensor has its moments in 8 bits, and values with one float32 scale."""
 MOVES = (torch.ops.aten.to, torch.ops.aten._to_copy)
@@ -122,7 +122,7 @@ def cuda_kernels() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """Bytes beside weights, optimiser and gradients of earlier micro-batches.
+    """Bytes beside weights, optimizer and gradients of earlier micro-batches.
 
     Attributes:
         kept: for backward, between both passes.
@@ -169,14 +169,14 @@ class Trained:
     """Bytes that the trained parameters need beside their weights.
 
     Attributes:
-        optimiser: on the GPU, all the time: float32 weights and the two moments.
-        gradients: sums of earlier micro-batches, on the GPU until the optimiser's step.
+        optimizer: on the GPU, all the time: float32 weights and the two moments.
+        gradients: sums of earlier micro-batches, on the GPU until the optimizer's step.
         reduced: copies of the micro-batch's gradients at the end of backward, while the buffers are still there.
-        step: the most in the optimiser's step, the gradients included.
+        step: the most in the optimizer's step, the gradients included.
         main_memory: of the machine.
     """
 
-    optimiser: int
+    optimizer: int
     gradients: int
     reduced: int
     step: int
@@ -187,7 +187,7 @@ def trained_bytes(settings: TrainSettings, sizes: list[int]) -> Trained:
     """What DeepSpeed 0.19.8 holds for trained tensors under ZeRO 2 in bf16 on one GPU.
 
     No type is set for the accumulation of gradients, so that they are summed in bf16. All trained weights are one flat
-    tensor to the optimiser, so that bitsandbytes, which leaves tensors below 4096 values in 32 bits, keeps all in 8.
+    tensor to the optimizer, so that bitsandbytes, which leaves tensors below 4096 values in 32 bits, keeps all in 8.
 
     Args:
         settings: of the run.
@@ -212,7 +212,7 @@ class Peak:
 
     Attributes:
         weights: all of them, in bf16.
-        optimiser: see `Trained`.
+        optimizer: see `Trained`.
         kept: activations that wait for backward.
         forward: the most in forward passes, everything included; `backward` and `step` alike.
         backward: see `forward`.
@@ -221,7 +221,7 @@ class Peak:
     """
 
     weights: int
-    optimiser: int
+    optimizer: int
     kept: int
     forward: int
     backward: int
@@ -239,10 +239,10 @@ def peak_of(model: AnchorSegModel, settings: TrainSettings, counted: Activations
     sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     bucket = deepspeed_config(settings, sum(sizes))["zero_optimization"]["reduce_bucket_size"]
     trained, weights = trained_bytes(settings, sizes), weight_bytes(model, "none")
-    held = weights + trained.optimiser
+    held = weights + trained.optimizer
     return Peak(
         weights=weights,
-        optimiser=trained.optimiser,
+        optimizer=trained.optimizer,
         kept=counted.kept,
         forward=held + trained.gradients + counted.forward,
         backward=held + trained.gradients + max(counted.backward, 2 * bucket * DTYPE.itemsize + trained.reduced),
@@ -251,21 +251,21 @@ def peak_of(model: AnchorSegModel, settings: TrainSettings, counted: Activations
     )
 
 
-def weight_bytes(model: nn.Module, quantisation: Quantisation) -> int:
-    """Bytes of weights and buffers, the linear layers that `model.quantised` quantises in 8 or 4 bits."""
+def weight_bytes(model: nn.Module, quantization: Quantization) -> int:
+    """Bytes of weights and buffers, the linear layers that `model.quantization` quantizes in 8 or 4 bits."""
     total = sum(tensor.numel() * tensor.element_size() for tensor in _state(model))
-    if quantisation == "none":
+    if quantization == "none":
         return total
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and not any(name == kept or name.startswith(f"{kept}.") for kept in KEPT):
             weight = module.weight
-            total += _quantised(weight, quantisation) - weight.numel() * weight.element_size()
+            total += _quantized(weight, quantization) - weight.numel() * weight.element_size()
     return total
 
 
-def _quantised(weight: Tensor, quantisation: Quantisation) -> int:
+def _quantized(weight: Tensor, quantization: Quantization) -> int:
     """8 bits: a float32 scale a row. 4 bits: a byte for 64 weights, and of these bytes a float32 for 256."""
-    if quantisation == "8bit":
+    if quantization == "8bit":
         return weight.numel() + 4 * weight.shape[0]
     blocks = -(-weight.numel() // 64)
     return weight.numel() // 2 + blocks + 4 * -(-blocks // 256)
@@ -309,7 +309,7 @@ def inference(size: str, questions: int, height: int, width: int) -> dict[str, d
     batch = on_meta(collate(model, registry, asked, share_prefix=True), DTYPE)
     live = LiveBytes(_state(model))
     with cuda_kernels(), live, Counter().watch([]):
-        read = read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
+        read = prefill_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
         prefix = live.now
         ids = questions_of(model, registry, asked[0])
         answer_questions(model, read, ids, [0] * questions, answer=answer_ids(registry))
@@ -348,7 +348,7 @@ def main(argv: list[str] | None = None) -> None:
 
     found = training(arguments.size, make_batch)
     print(f"{arguments.size}: calculated memory of one GPU in 10^9 bytes; nothing was measured on a GPU")
-    columns = ["weights", "optimiser", "kept", "forward", "backward", "step", "peak", "main"]
+    columns = ["weights", "optimizer", "kept", "forward", "backward", "step", "peak", "main"]
     print(_title("training", columns))
     for name, peak in found.items():
         print(_row(name, [*dataclasses.astuple(peak)[:6], peak.peak, peak.main_memory], peak.peak))

@@ -2,7 +2,7 @@
 
 Forward, objective, backward and AdamW, in one process and in turn, on the same weights. Both losses are compared first.
 `--size 7b --device cuda` runs the real sizes in 16 bits with random weights; `--gradient_checkpointing on` and
-`--train_embeddings new` do in this project's steps what they do in train_ds.py. The optimiser keeps its state in the
+`--train_embeddings new` do in this project's steps what they do in train_ds.py. The optimizer keeps its state in the
 weights' type, not in float32 as DeepSpeed does.
 """
 
@@ -26,7 +26,7 @@ from dataset.sample import Sample
 
 
 class Steps:
-    """A training step over the same samples, in both ways, of one model and one optimiser.
+    """A training step over the same samples, in both ways, of one model and one optimizer.
 
     Args:
         model: in training mode.
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     peak = matmul_peak(device, dtype)
     shares = {name: sum(parts.values()) / costs[name].seconds / peak for name, parts in operations.items()}
     reached = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
-    print(f"share of the measured matmul peak of {peak / 1e12:.3f} x 10^12/s: {reached}")
+    print(f"share of the measured matmul peak of {peak / 1e12:.3f} TFLOP/s: {reached}")
     print(
         json.dumps(
             {

@@ -15,7 +15,7 @@ from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.build import choose_trainable
-from anchorseg.training.pretrained import uninitialised
+from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import SIZES, preset_config, token_ids
@@ -125,7 +125,7 @@ def empty(
     """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
     registry = WordRegistry.of(size, settings.num_latents)
     config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
-    with uninitialised(dtype), torch.device(device):
+    with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)
         if trains:
             choose_trainable(model, settings, registry)

@@ -20,7 +20,7 @@ from utils.seeding import generator_for
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawnSample:
     """One drawn sample, and the reasons for which earlier attempts at this draw were skipped."""
 
     encoded: EncodedSample
@@ -78,7 +78,7 @@ class EachRecordOnce:
         return source, record - int(self._ends[source - 1] if source else 0)
 
 
-class Mixture(Dataset[Draw]):
+class Mixture(Dataset[DrawnSample]):
     """Several sources as one stream.
 
     Args:
@@ -118,7 +118,7 @@ class Mixture(Dataset[Draw]):
         self._max_attempts = max_attempts
         self._encode = encode
 
-    def __getitem__(self, draw: int) -> Draw:
+    def __getitem__(self, draw: int) -> DrawnSample:
         """The sample of a global draw index; a bad record is replaced by another draw, and reported.
 
         Raises:
@@ -130,7 +130,7 @@ class Mixture(Dataset[Draw]):
             place, record = (self._replace if attempt else self._choose)(draw, rng)
             name, source = self._sources[place]
             try:
-                return Draw(self._encode(source.training_sample(record, rng)), tuple(skipped))
+                return DrawnSample(self._encode(source.training_sample(record, rng)), tuple(skipped))
             except DataError as error:
                 skipped.append(f"{name}: {error.reason} [{error.path}]")
         raise DataError(
@@ -138,7 +138,7 @@ class Mixture(Dataset[Draw]):
         )
 
 
-class DrawOrder(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """Draw indices of one rank's micro-batches, from a micro-step on.
 
     Micro-step m of rank r takes the draws (m * world + r) * batch ... + batch - 1, so that W ranks see in one

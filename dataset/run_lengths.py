@@ -18,7 +18,7 @@ _LONGEST_RUN = 7
 def decode_runs(run_lengths: Mapping[str, Any], height: int, width: int, path: str | Path) -> np.ndarray:
     """The (H, W) boolean mask of ``{"size": [H, W], "counts": runs}``.
 
-    Unlike `pycocotools.mask.decode`, which leaves the pixels behind the last run as memory had them, it refuses runs
+    Unlike `pycocotools.mask.decode`, which leaves the pixels after the last run as memory had them, it refuses runs
     that do not fill the image exactly.
 
     Raises:

@@ -144,7 +144,7 @@ class LlavaBackbone(nn.Module):
         super().__init__()
         self.width: int = config.text_config.hidden_size
         config._attn_implementation = dict(LLAVA_ATTENTION)
-        # LLaVA-1.5 takes the states of the last layer but one: what lies behind is loaded and saved, but not run.
+        # LLaVA-1.5 takes the states of the last layer but one: the layers after it are loaded and saved, but not run.
         self._clip_layers = range(config.vision_config.num_hidden_layers + 1)[config.vision_feature_layer]
         self.network: Any = LlavaForConditionalGeneration(config)
 
@@ -191,7 +191,7 @@ class LlavaBackbone(nn.Module):
         """Encode images and project them to the language width (CLIP, then the two-layer projector).
 
         Args:
-            pixels: (B, 3, S, S) normalised CLIP views.
+            pixels: (B, 3, S, S) normalized CLIP views.
             patch_valid: (B, P) boolean; padding patches are masked as keys in every CLIP layer.
 
         Returns:

@@ -208,7 +208,7 @@ class SamBackbone(nn.Module):
         return upscale_masks(low_resolution, frame, size)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Encode (B, 3, S, S) normalised and padded SAM views to (B, C, G, G)."""
+        """Encode (B, 3, S, S) normalized and padded SAM views to (B, C, G, G)."""
         return self.image_encoder(images)
 
     def prior_features(self, prompts: Tensor) -> Tensor:

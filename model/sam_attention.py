@@ -111,7 +111,7 @@ def _by_difference(table: Tensor) -> Tensor:
 
 
 def _spans(side: int, window: int) -> list[slice]:
-    """Where whole windows lie along a side, and what is left behind them."""
+    """Where whole windows lie along a side, and what remains after them."""
     whole = side - side % window
     return [span for span in (slice(0, whole), slice(whole, side)) if span.start < span.stop]
 

@@ -9,7 +9,7 @@ from torch import nn
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
-from anchorseg.training.pretrained import uninitialised
+from anchorseg.training.pretrained import uninitialized
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
@@ -38,7 +38,7 @@ def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[An
     registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
     config = preset_config(size, Method(), registry)
     seed_torch("real size", size)
-    with uninitialised(dtype), torch.device(device):
+    with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)
     for name, parameter in model.named_parameters():
         _draw(name, parameter)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from anchorseg.inference.collate import make_collator
-from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
@@ -82,6 +82,6 @@ def make_batch(model: AnchorSegModel, registry: TokenRegistry, samples: list[Sam
     return make_collator(model.config, registry, max_length=2048, share_prefix=share_prefix)(samples)
 
 
-def read_batch(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
+def prefill_batch(model: AnchorSegModel, batch: Batch) -> ImagePrefix:
     """The images of a batch behind its prefix, read once for any number of questions."""
-    return read_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))
+    return prefill_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))

@@ -152,22 +152,22 @@ def test_attention_keeps_no_scores():
     assert 4 * 50 * 64 < live.peak < scores + 4 * 4 * 50 * 8 * 4
 
 
-def test_optimiser_bytes_are_those_of_the_optimiser():
+def test_optimizer_bytes_are_those_of_the_optimizer():
     sizes = [5000, 301]
     flat = torch.zeros(5302, requires_grad=True)
-    optimiser = torch.optim.AdamW([flat])
+    optimizer = torch.optim.AdamW([flat])
     flat.sum().backward()
-    optimiser.step()
-    state = sum(value.nbytes for value in optimiser.state[flat].values() if value.ndim)
+    optimizer.step()
+    state = sum(value.nbytes for value in optimizer.state[flat].values() if value.ndim)
     plain = memory.trained_bytes(memory.settings_of("7b"), sizes)
-    assert plain.optimiser == flat.nbytes + state
+    assert plain.optimizer == flat.nbytes + state
     assert plain.step >= flat.grad.nbytes + 2 * 5302
     small = memory.trained_bytes(memory.settings_of("7b", optimizer="adamw8bit"), sizes)
-    assert small.optimiser == flat.nbytes + 2 * (5302 + 4 * 21)
-    assert memory.trained_bytes(memory.settings_of("7b", optimizer="adamw8bit"), [4000]).optimiser == 12 * 4000
+    assert small.optimizer == flat.nbytes + 2 * (5302 + 4 * 21)
+    assert memory.trained_bytes(memory.settings_of("7b", optimizer="adamw8bit"), [4000]).optimizer == 12 * 4000
 
 
-def test_quantised_weights_of_7b():
+def test_quantized_weights_of_7b():
     model, _ = memory.build_meta(memory.settings_of("7b"), "7b", trains=False)
     projections = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     full, eight, four = (memory.weight_bytes(model, kind) for kind in memory.QUANTISATIONS)
@@ -181,7 +181,7 @@ def test_memory_runs(capsys):
     rows = printed["training"]
     assert len(rows) == 12
     for row in rows.values():
-        assert row["peak"] == max(row["forward"], row["backward"], row["step"]) > row["weights"] + row["optimiser"]
+        assert row["peak"] == max(row["forward"], row["backward"], row["step"]) > row["weights"] + row["optimizer"]
     peak = {name: row["peak"] for name, row in rows.items()}
     assert peak["all, adamw, offload, checkpointing on"] < peak["all, adamw8bit, checkpointing on"]
     assert peak["all, adamw8bit, checkpointing on"] < peak["all, adamw, checkpointing on"]

@@ -92,7 +92,7 @@ def test_a_signal_at_any_moment_leaves_a_checkpoint_that_resumes_exactly(scenes,
     assert f"{number.name}: step {step} is saved" in done.stdout + done.stderr
     assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == f"step_{step:08d}"
     resumed = run([*arguments, "--resume"])
-    assert f"going on from step {step}" in resumed.stdout
+    assert f"resuming at step {step}" in resumed.stdout
     assert losses(tmp_path, "run") == _reference(scenes, whole)
 
 
@@ -121,7 +121,7 @@ def test_one_of_two_ranks_is_told_and_both_stop_at_the_same_step(scenes, tmp_pat
     assert started.returncode != 0 and "SIGUSR1: step" in told, told[-3000:]
     tag = (tmp_path / "two" / "checkpoints" / "latest").read_text()
     resumed = run([*arguments, "--resume"], ranks=2)
-    assert f"going on from step {int(tag[5:])}" in resumed.stdout
+    assert f"resuming at step {int(tag[5:])}" in resumed.stdout
     run(command(scenes, tmp_path, "undisturbed"), ranks=2)
     assert losses(tmp_path, "two") == losses(tmp_path, "undisturbed")
 

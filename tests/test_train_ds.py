@@ -83,7 +83,7 @@ def test_resume_in_the_middle_goes_on_exactly(scenes, trained):
     started.wait()
     assert latest.read_text() == "step_00000002"
     done = run([*arguments, "--resume"])
-    assert "going on from step 2" in done.stdout
+    assert "resuming at step 2" in done.stdout
     assert losses(trained, "resumed") == losses(trained, "whole")
 
 

@@ -19,18 +19,18 @@ COLLECTIVE_TIMEOUT = timedelta(hours=4)
 _LAUNCHER_RANKS = ("RANK", "OMPI_COMM_WORLD_RANK")
 
 
-def _is_initialised() -> bool:
+def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """Index of this process among all, from 0; read from the launcher's environment before initialisation."""
-    return dist.get_rank() if _is_initialised() else int(os.environ.get("RANK", "0"))
+    """Index of this process among all, from 0; read from the launcher's environment before initialization."""
+    return dist.get_rank() if _is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """Number of processes; read from the launcher's environment before initialisation."""
-    return dist.get_world_size() if _is_initialised() else int(os.environ.get("WORLD_SIZE", "1"))
+    """Number of processes; read from the launcher's environment before initialization."""
+    return dist.get_world_size() if _is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:
@@ -48,7 +48,7 @@ def own_device() -> torch.device:
 
 def join() -> torch.device:
     """Join the other processes, if a launcher started several, and choose this one's device."""
-    if world_size() > 1 and not _is_initialised():
+    if world_size() > 1 and not _is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     return own_device()
@@ -61,11 +61,11 @@ def is_main() -> bool:
 
 def _exchanges() -> bool:
     """Whether there is anybody to talk to; silence would otherwise pass for agreement."""
-    if _is_initialised():
+    if _is_initialized():
         return True
     if world_size() > 1:
         raise RuntimeError(
-            f"WORLD_SIZE is {world_size()} but torch.distributed is not initialised; call "
+            f"WORLD_SIZE is {world_size()} but torch.distributed is not initialized; call "
             "deepspeed.init_distributed() or torch.distributed.init_process_group() first."
         )
     return False
@@ -82,8 +82,8 @@ def barrier() -> None:
 
 
 def leave() -> None:
-    """Leave the other processes, behind the last exchange; one that ends as a member may be aborted at its end."""
-    if _is_initialised():
+    """Leave the other processes, after the last collective; one that ends as a member may be aborted at its end."""
+    if _is_initialized():
         barrier()
         dist.destroy_process_group()
 
@@ -125,7 +125,7 @@ def ensure_single_process_environment() -> None:
     """Set what torch.distributed needs for one process on this machine, unless a launcher has done so.
 
     Sets RANK, WORLD_SIZE and LOCAL_RANK, and MASTER_ADDR and MASTER_PORT where absent, so that plain
-    ``python train_ds.py`` can initialise DeepSpeed.
+    ``python train_ds.py`` can initialize DeepSpeed.
 
     Raises:
         SettingsError: if WORLD_SIZE promises several processes but no launcher has given this one a rank.

@@ -153,7 +153,7 @@ def pixel_digest(longest: int) -> str:
 
 
 def normalize_and_pad(image: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Subtract `mean`, divide by `std`, then pad right and bottom; padding is 0 after normalisation.
+    """Subtract `mean`, divide by `std`, then pad right and bottom; padding is 0 after normalization.
 
     Args:
         image: (h, w, 3) uint8 with h, w <= side.

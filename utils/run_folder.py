@@ -132,7 +132,7 @@ class RunFolder:
                 file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(
-                f"{path} cannot be written ({error.strerror}); mend that, then go on with --resume"
+                f"{path} cannot be written ({error.strerror}); mend that, then continue with --resume"
             ) from error
         for tag, value in plain.items():
             if isinstance(value, int | float):

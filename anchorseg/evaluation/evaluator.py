@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from anchorseg.evaluation.protocols import Asker, Asking, asking
-from anchorseg.evaluation.scoring import SCORINGS, Reply, Row, Scores, Scoring, ignored, truths
+from anchorseg.evaluation.protocols import AnswerProtocol, Responder, answer_protocol
+from anchorseg.evaluation.scoring import SCORINGS, QuestionResult, Reply, Scores, Scoring, ignored, truths
 from anchorseg.inference.feature_cache import FeatureCache
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
@@ -33,7 +33,7 @@ class Prediction:
     """One question and its answer as a picture shows them: truth (H, W), mask (H, W) or None where the model finds no
     target, pixels (H, W) that are not scored or None, and prior map (H, W) or None."""
 
-    row: Row
+    row: QuestionResult
     sample: Sample
     truth: np.ndarray
     mask: np.ndarray | None
@@ -57,7 +57,7 @@ class Result:
     protocol: Protocol
     leaks: bool
     scores: Scores
-    rows: tuple[Row, ...]
+    rows: tuple[QuestionResult, ...]
 
     @property
     def giou(self) -> float:
@@ -124,7 +124,7 @@ class _Prepared(Dataset[tuple[Sample, Batch | Images]]):
 
     source: Benchmark
     protocol: Protocol
-    way: Asking
+    way: AnswerProtocol
     collator: Collator
 
     def __getitem__(self, index: int) -> tuple[Sample, Batch | Images]:
@@ -160,7 +160,9 @@ class Evaluator:
         workers: int = 0,
     ) -> None:
         self.workers = workers
-        self.asker = Asker(model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache)
+        self.responder = Responder(
+            model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache
+        )
 
     def evaluate(
         self,
@@ -184,11 +186,11 @@ class Evaluator:
         """
         check_benchmark(name, source, protocol)
         scoring = SCORINGS[source.scoring]
-        way = asking(protocol, scoring)
-        rows: list[Row] = []
+        way = answer_protocol(protocol, scoring)
+        rows: list[QuestionResult] = []
         mine = range(rank(), len(source), world_size())
         read = DataLoader(
-            _Prepared(source, protocol, way, self.asker.collator),
+            _Prepared(source, protocol, way, self.responder.collator),
             batch_size=None,
             sampler=mine,
             num_workers=min(self.workers, len(mine)),
@@ -196,7 +198,7 @@ class Evaluator:
         bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
         for index, (sample, prepared) in zip(mine, bar, strict=True):
             with torch.inference_mode():
-                replies = way.replies(self.asker, sample, prepared)
+                replies = way.replies(self.responder, sample, prepared)
             for prediction in predictions(scoring, index, sample, replies):
                 rows.append(prediction.row)
                 if show is not None:
@@ -215,8 +217,8 @@ class Evaluator:
 
     def finish(self) -> None:
         """Say what the cache of features gave, if there is one."""
-        if self.asker.cache is not None:
-            self.asker.cache.finish()
+        if self.responder.cache is not None:
+            self.responder.cache.finish()
 
 
 def predictions(scoring: Scoring, index: int, sample: Sample, replies: Sequence[Reply]) -> Iterator[Prediction]:

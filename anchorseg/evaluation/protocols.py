@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anchorseg.evaluation.rejection import Judged, one_pass, two_passes
+from anchorseg.evaluation.rejection import SlotPredictions, one_pass, two_passes
 from anchorseg.evaluation.scoring import Reply, Scoring
 from anchorseg.inference.feature_cache import FeatureCache
 from anchorseg.inference.generation import answer_questions
-from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.head import Segmentation
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
@@ -56,7 +56,7 @@ def _strongest(segmentation: Segmentation, chosen: Tensor) -> np.ndarray | None:
     return segmentation.prior.maps[0][chosen].amax(dim=0).cpu().numpy()
 
 
-class Asker:
+class Responder:
     """What every way of asking needs.
 
     Args:
@@ -97,7 +97,7 @@ class Asker:
         return images if self.cache is None else self.cache.fill(images)[0]
 
 
-class Asking(ABC):
+class AnswerProtocol(ABC):
     """A way of asking: what the model reads of a sample, and what it replies to its questions.
 
     Attributes:
@@ -111,7 +111,7 @@ class Asking(ABC):
         return collator([sample])
 
     @abstractmethod
-    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+    def replies(self, responder: Responder, sample: Sample, prepared: Batch | Images) -> list[Reply]:
         """A reply for each question of a sample.
 
         Raises:
@@ -119,33 +119,33 @@ class Asking(ABC):
         """
 
 
-class Forced(Asking):
+class Forced(AnswerProtocol):
     """The true answer is in the prompt, and the masks of its slots are drawn (all published numbers)."""
 
     rejections = False
     """Whether a `<REJ>` in the prompt has a mask, too."""
 
-    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
-        """See `Asking`."""
+    def replies(self, responder: Responder, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+        """See `AnswerProtocol`."""
         assert isinstance(prepared, Batch)
         counts = slot_counts(sample, rejections=self.rejections)
-        judged = self.judge(asker.model, asker.ready(prepared))
-        masks = self.drawn(judged.segmentation.masks[0])
-        assert len(masks) == len(judged.rejected) == sum(counts), sample.record
+        predicted = self.judge(responder.model, responder.ready(prepared))
+        masks = self.drawn(predicted.segmentation.masks[0])
+        assert len(masks) == len(predicted.rejected) == sum(counts), sample.record
         slots = torch.arange(len(masks), device=masks.device).split(counts)
         return [
             Reply(
                 masks=masks[chosen].cpu().numpy(),
-                found=not bool(judged.rejected[chosen].all()),
-                prior=_strongest(judged.segmentation, chosen),
+                found=not bool(predicted.rejected[chosen].all()),
+                prior=_strongest(predicted.segmentation, chosen),
             )
             for chosen in slots
         ]
 
-    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+    def judge(self, model: AnchorSegModel, batch: Batch) -> SlotPredictions:
         """Masks of all slots, of which none is rejected."""
         segmentation = model(batch).segmentation
-        return Judged(segmentation, torch.zeros_like(segmentation.iou, dtype=torch.bool))
+        return SlotPredictions(segmentation, torch.zeros_like(segmentation.iou, dtype=torch.bool))
 
     def drawn(self, logits: Tensor) -> Tensor:
         """The masks of logits."""
@@ -158,7 +158,7 @@ class PublishedRejection(Forced):
     leaks = True
     rejections = True
 
-    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+    def judge(self, model: AnchorSegModel, batch: Batch) -> SlotPredictions:
         """See `anchorseg.evaluation.rejection.two_passes`."""
         return two_passes(model, batch)
 
@@ -170,20 +170,20 @@ class PublishedRejection(Forced):
 class Symmetric(Forced):
     """Every question has a query bank in the prompt, and the model may reject it."""
 
-    def judge(self, model: AnchorSegModel, batch: Batch) -> Judged:
+    def judge(self, model: AnchorSegModel, batch: Batch) -> SlotPredictions:
         """See `anchorseg.evaluation.rejection.one_pass`."""
         return one_pass(model, batch)
 
 
-class Generate(Asking):
+class Generate(AnswerProtocol):
     """The model writes an answer to every question; without `<SEG>` there is no mask."""
 
     def prepare(self, collator: Collator, sample: Sample) -> Batch | Images:
         """The image alone."""
         return collator.images([sample.image])
 
-    def replies(self, asker: Asker, sample: Sample, prepared: Batch | Images) -> list[Reply]:
-        """See `Asking`."""
+    def replies(self, responder: Responder, sample: Sample, prepared: Batch | Images) -> list[Reply]:
+        """See `AnswerProtocol`."""
         assert isinstance(prepared, Images)
         conversations = sample.conversations
         if len(conversations) != len(sample.questions):
@@ -192,18 +192,24 @@ class Generate(Asking):
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        prefixes = asker.collator.prefixes(1).to(next(asker.model.parameters()).device)
-        prefix = read_images(asker.model, asker.images_ready(prepared), prefixes)
-        questions = [asker.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations]
-        starts = range(0, len(questions), asker.max_rows)
+        prefixes = responder.collator.prefixes(1).to(next(responder.model.parameters()).device)
+        prefix = prefill_images(responder.model, responder.images_ready(prepared), prefixes)
+        questions = [
+            responder.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations
+        ]
+        starts = range(0, len(questions), responder.max_rows)
         return [
-            reply for start in starts for reply in _written(asker, prefix, questions[start : start + asker.max_rows])
+            reply
+            for start in starts
+            for reply in _written(responder, prefix, questions[start : start + responder.max_rows])
         ]
 
 
-def _written(asker: Asker, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
+def _written(responder: Responder, images: ImagePrefix, questions: Sequence[Sequence[int]]) -> list[Reply]:
     """Replies that the model writes to some questions about one image."""
-    made = answer_questions(asker.model, images, questions, [0] * len(questions), max_new_tokens=asker.max_new_tokens)
+    made = answer_questions(
+        responder.model, images, questions, [0] * len(questions), max_new_tokens=responder.max_new_tokens
+    )
     replies = []
     for row, ids in enumerate(made.ids):
         chosen = (made.target_rows == row).nonzero()[:, 0]
@@ -211,17 +217,17 @@ def _written(asker: Asker, images: ImagePrefix, questions: Sequence[Sequence[int
             Reply(
                 masks=(made.segmentation.masks[0][chosen] > 0).cpu().numpy(),
                 found=len(chosen) > 0,
-                answer=asker.registry.decode(ids),
+                answer=responder.registry.decode(ids),
                 prior=_strongest(made.segmentation, chosen),
             )
         )
     return replies
 
 
-PROTOCOLS: dict[Protocol, Asking] = {"forced": Forced(), "symmetric": Symmetric(), "generate": Generate()}
-_REJECTING: dict[Protocol, Asking] = {**PROTOCOLS, "forced": PublishedRejection()}
+PROTOCOLS: dict[Protocol, AnswerProtocol] = {"forced": Forced(), "symmetric": Symmetric(), "generate": Generate()}
+_REJECTING: dict[Protocol, AnswerProtocol] = {**PROTOCOLS, "forced": PublishedRejection()}
 
 
-def asking(protocol: Protocol, scoring: Scoring) -> Asking:
+def answer_protocol(protocol: Protocol, scoring: Scoring) -> AnswerProtocol:
     """How a protocol asks a benchmark of a scoring."""
     return (_REJECTING if scoring.rejects else PROTOCOLS)[protocol]

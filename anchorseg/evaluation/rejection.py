@@ -22,7 +22,7 @@ from dataset.batch import Batch
 
 
 @dataclass(frozen=True)
-class Judged:
+class SlotPredictions:
     """Masks of N slots in reading order, and (N,) which of the slots the model rejects."""
 
     segmentation: Segmentation
@@ -53,7 +53,7 @@ def _choices(model: AnchorSegModel, hidden: Tensor, rows: Tensor, columns: Tenso
     return model.language.logits(hidden[rows, columns - 1]).argmax(dim=-1)
 
 
-def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:
+def two_passes(model: AnchorSegModel, batch: Batch) -> SlotPredictions:
     """The published, leaking protocol: a first pass decides, a second draws a mask for every slot.
 
     Args:
@@ -64,17 +64,17 @@ def two_passes(model: AnchorSegModel, batch: Batch) -> Judged:
     segment_id, reject_id = model.config.token_ids["segment"], model.config.token_ids["reject"]
     slots = conversations.slots
     rows, ends = slots.rows, slots.columns[:, -1]
-    choices = _choices(model, model.read(images, conversations), rows, ends)
+    choices = _choices(model, model.prefill(images, conversations), rows, ends)
     rejected = refuses(conversations.input_ids[rows, ends], choices, segment_id, reject_id)
     ids = as_targets(conversations.input_ids, segment_id, reject_id)
     second = dataclasses.replace(conversations, input_ids=ids)
-    hidden = model.read(images, second)
+    hidden = model.prefill(images, second)
     # Before a former <REJ> the K columns hold no latents; the published code takes what stands there.
     segmentation = model.segment(hidden, slots, model.image_context(images, second, hidden))
-    return Judged(segmentation, rejected)
+    return SlotPredictions(segmentation, rejected)
 
 
-def one_pass(model: AnchorSegModel, batch: Batch) -> Judged:
+def one_pass(model: AnchorSegModel, batch: Batch) -> SlotPredictions:
     """Masks of all banks; a slot is rejected where `<REJ>` is likeliest just before its bank.
 
     Args:
@@ -82,8 +82,8 @@ def one_pass(model: AnchorSegModel, batch: Batch) -> Judged:
         batch: prompts whose answers have a query bank in every slot.
     """
     images, conversations = batch.images, batch.conversations
-    hidden = model.read(images, conversations)
+    hidden = model.prefill(images, conversations)
     targets = conversations.targets
     choices = _choices(model, hidden, targets.rows, targets.columns[:, 0])
     segmentation = model.segment(hidden, targets, model.image_context(images, conversations, hidden))
-    return Judged(segmentation, choices == model.config.token_ids["reject"])
+    return SlotPredictions(segmentation, choices == model.config.token_ids["reject"])

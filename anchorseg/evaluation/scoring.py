@@ -34,7 +34,7 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class QuestionResult:
     """Result of one question.
 
     Attributes:
@@ -124,12 +124,12 @@ class Scoring:
         """IoU of the boxes around mask and truth, where one mask answers."""
         return metrics.mask_box_iou(mask, truth)
 
-    def row(self, sample: Sample, index: int, number: int, reply: Reply) -> Row:
+    def row(self, sample: Sample, index: int, number: int, reply: Reply) -> QuestionResult:
         """Compare a reply with the truth of question `number` of sample `index`."""
         question = sample.questions[number]
         targets, mask = truths(sample, question), self.united(reply)
         truth = np.asarray(targets.any(axis=0))
-        return Row(
+        return QuestionResult(
             index=index,
             question=number,
             record=sample.record,
@@ -143,7 +143,7 @@ class Scoring:
             box_iou=self.box_iou(mask, truth),
         )
 
-    def scores(self, rows: Sequence[Row]) -> Scores:
+    def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """Scores by name from all rows of a benchmark; None where there is nothing to average."""
         overlaps = [overlap for row in rows for overlap in row.overlaps]
         return {"giou": metrics.giou(overlaps), "ciou": metrics.ciou(overlaps)}
@@ -153,7 +153,7 @@ class ReferScoring(Scoring):
     """`refer` (RefCOCO, +, g): boxes and precision of masks as well and, where the model writes its answers, the share
     of phrases that it draws a mask for."""
 
-    def scores(self, rows: Sequence[Row]) -> Scores:
+    def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """See `Scoring`."""
         boxes = [row.box_iou for row in rows if row.box_iou is not None]
         ious = [overlap.iou for row in rows for overlap in row.overlaps]
@@ -181,7 +181,7 @@ class GresScoring(Scoring):
     def __init__(self, published: metrics.GresRule) -> None:
         self._published = published
 
-    def scores(self, rows: Sequence[Row]) -> Scores:
+    def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """See `Scoring`."""
         slots = [
             metrics.SlotScore(
@@ -227,7 +227,7 @@ class SeeScoring(Scoring):
         """A mask without a pixel finds nothing."""
         return reply.found and bool(mask.any())
 
-    def scores(self, rows: Sequence[Row]) -> Scores:
+    def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """See `Scoring`."""
         return {**super().scores(rows), "see_acc": metrics.share(row.found == row.has_target for row in rows)}
 

@@ -1,1 +1,1 @@
-"""Answers: images read once, questions packed behind them, the predictor."""
+"""Answers: images prefilled once, questions packed after them, the predictor."""

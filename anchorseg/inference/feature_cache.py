@@ -22,7 +22,7 @@ from utils.distributed import all_gather_objects, is_main, world_size
 from utils.progress import Bar
 
 _FORMAT = 2
-"""To be raised with every change of how views are normalised and padded, or of the entries, so that old ones are not
+"""To be raised with every change of how views are normalized and padded, or of the entries, so that old ones are not
 found; the pixels of a view are in the digest themselves."""
 
 _MOST_NAMED = 10

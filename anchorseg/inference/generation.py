@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, read_images
+from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
 from anchorseg.method.head import Segmentation
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.query_bank import locate_banks
@@ -68,7 +68,7 @@ def generate(
     """
     asked = batch.conversations
     questions = [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > PREFIX, strict=True)]
-    images = read_images(model, batch.images, asked.prefixes(len(batch.images)))
+    images = prefill_images(model, batch.images, asked.prefixes(len(batch.images)))
     rows = asked.row_images.tolist()
     return answer_questions(model, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer)
 
@@ -90,8 +90,8 @@ def answer_questions(
 
     Args:
         model: in evaluation mode.
-        images: from `read_images`; it is not changed and may be used again.
-        questions: ids of each question behind the image, up to `ASSISTANT:`.
+        images: from `prefill_images`; it is not changed and may be used again.
+        questions: ids of each question after the image, up to `ASSISTANT:`.
         rows: image of each question, ascending.
         max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
         answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
@@ -102,7 +102,7 @@ def answer_questions(
     written: list[list[int]] = [[] for _ in questions]
     pieces: dict[int, Sequence[int]] = dict(enumerate(questions))
     while pieces:
-        states = packed.read(pieces)
+        states = packed.extend(pieces)
         if answer is None:
             chosen = grammar.choose(model.language.logits(states))
         else:

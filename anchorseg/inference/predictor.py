@@ -18,13 +18,13 @@ import torch
 from anchorseg.inference.collate import make_collator
 from anchorseg.inference.generation import Generated, answer_questions
 from anchorseg.inference.inputs import check_image, check_limits, prompts_of
-from anchorseg.inference.prefix import ImagePrefix, read_images
+from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.folder import PaddingAttention, load_model
 from dataset.sample import Conversation, Turn
 from dataset.templates.wording import Kind
-from model.quantised import Quantisation
+from model.quantization import Quantization
 from utils.errors import NoImageError
 
 
@@ -74,7 +74,7 @@ class ImageSession:
         self._predictor = predictor
         self._image = image
         self._prefix: ImagePrefix | None = None
-        self._reading = Lock()
+        self._prefilling = Lock()
 
     def predict(
         self, query: str, *, kind: Kind = "auto", raw_prompt: bool = False, max_new_tokens: int = 128
@@ -99,15 +99,15 @@ class ImageSession:
         for start in range(0, len(questions), max_rows):
             part = questions[start : start + max_rows]
             made = answer_questions(
-                self._predictor.model, self._read(), part, [0] * len(part), max_new_tokens=max_new_tokens
+                self._predictor.model, self._prefilled(), part, [0] * len(part), max_new_tokens=max_new_tokens
             )
             answers += [self._predictor.answer(made, row, prompts[start + row]) for row in range(len(part))]
         return answers
 
-    def _read(self) -> ImagePrefix:
-        with self._reading:
+    def _prefilled(self) -> ImagePrefix:
+        with self._prefilling:
             if self._prefix is None:
-                self._prefix = self._predictor.read(self._image)
+                self._prefix = self._predictor.prefill(self._image)
             return self._prefix
 
 
@@ -140,7 +140,8 @@ class AnchorSegPredictor:
         *,
         device: str = "cpu",
         dtype: torch.dtype | str = "auto",
-        quantisation: Quantisation = "none",
+        quantization: Quantization = "none",
+        quantisation: Quantization | None = None,
         padding_attention: PaddingAttention = "model",
     ) -> AnchorSegPredictor:
         """Load a model folder.
@@ -149,11 +150,12 @@ class AnchorSegPredictor:
             folder: written by merge_lora_weights.py.
             device: where the model runs.
             dtype: of the weights; "auto" keeps that of the files.
-            quantisation: of the language model's linear layers, "8bit" or "4bit"; needs bitsandbytes.
+            quantization: of the language model's linear layers, "8bit" or "4bit"; needs bitsandbytes.
+            quantisation: the earlier name of `quantization`.
             padding_attention: see `load_model`; "plain" is that of the published demos.
         """
         model, registry = load_model(
-            folder, dtype=dtype, quantisation=quantisation, padding_attention=padding_attention
+            folder, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
         )
         return cls(model.to(device), registry)
 
@@ -246,18 +248,18 @@ class AnchorSegPredictor:
         raise NoImageError("an image must be set with .set_image(...) before predict")
 
     def question_ids(self, prompt: str) -> tuple[int, ...]:
-        """Ids of a prompt behind the image, up to `ASSISTANT:`.
+        """Ids of a prompt after the image, up to `ASSISTANT:`.
 
         Raises:
             DataError: if it is too long.
         """
         return self.collator.prompt.branch(Conversation((Turn(prompt, None),)), "the question").ids
 
-    def read(self, image: np.ndarray) -> ImagePrefix:
+    def prefill(self, image: np.ndarray) -> ImagePrefix:
         """Run CLIP, SAM's encoder and the language model's prefix over an image."""
         parameter = next(self.model.parameters())
         images = self.collator.images([image]).to(parameter.device, parameter.dtype)
-        return read_images(self.model, images, self.collator.prefixes(1).to(parameter.device))
+        return prefill_images(self.model, images, self.collator.prefixes(1).to(parameter.device))
 
     def answer(self, generated: Generated, question: int, prompt: str) -> Answer:
         """Give one of the questions about an image its masks and text."""

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from anchorseg.method.modeling import AnchorSegModel, visibility
 from dataset.batch import PADDING, Images, Sequences
-from utils.beside import Beside
+from utils.side_stream import OnSideStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ImagePrefix:
 
     Attributes:
         images: their views and sizes.
-        sequences: (B, T) ids of system prompt and image placeholders; hidden: (B, T, D) their last-layer states.
+        sequences: (B, T) ids of system prompt and image placeholders; hidden: (B, T, D) their last-layer hidden states.
         valid: (B, T) false at padding patches.
         cache: keys and values of the T positions; 0.5 MB a position at 7B in 16 bits.
         mask_features: (B, C, G, G), on a GPU computed beside the language model's reading and writing.
@@ -37,7 +37,7 @@ class ImagePrefix:
     hidden: Tensor
     valid: Tensor
     cache: DynamicCache
-    mask_features: Beside
+    mask_features: OnSideStream
 
     def branch_cache(self) -> DynamicCache:
         """A cache that begins with the prefix and may grow: layers replace their tensors and never write into them."""
@@ -47,7 +47,7 @@ class ImagePrefix:
 
 
 @torch.inference_mode()
-def read_images(model: AnchorSegModel, images: Images, prefixes: Sequences) -> ImagePrefix:
+def prefill_images(model: AnchorSegModel, images: Images, prefixes: Sequences) -> ImagePrefix:
     """Run CLIP, the language model and the mask backbone's encoder over images and the prompt before them.
 
     Args:
@@ -55,12 +55,12 @@ def read_images(model: AnchorSegModel, images: Images, prefixes: Sequences) -> I
         images: at least one.
         prefixes: of `Collator.prefixes`, the same row for each image.
     """
-    mask_features = Beside(partial(model.mask_features, images), prefixes.input_ids.device)
+    mask_features = OnSideStream(partial(model.mask_features, images), prefixes.input_ids.device)
     cache = model.language.new_cache()
     return ImagePrefix(
         images=images,
         sequences=prefixes,
-        hidden=model.read(images, prefixes, cache),
+        hidden=model.prefill(images, prefixes, cache),
         valid=model.token_valid(prefixes, images.patch_valid),
         cache=cache,
         mask_features=mask_features,
@@ -90,8 +90,8 @@ class PackedQuestions:
         self._hidden = [images.hidden]
         self._lengths = [self._ids.shape[1]] * len(rows)
 
-    def read(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
-        """Read further ids of some questions: the state behind each, (len(pieces), D).
+    def extend(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
+        """Read further ids of some questions: the hidden state after each, (len(pieces), D).
 
         Args:
             pieces: at least one id for each question that goes on.

@@ -1,7 +1,7 @@
 """The ids of `TokenRegistry` as a `tokenizer.json`, for whoever opens a model folder with `AutoTokenizer`.
 
 transformers' own LLaMA tokenizers put a piece for the blank before every added token; this file states the rule
-that the model was trained with. `<image>`, which stands for all image tokens, has an id behind the vocabulary.
+that the model was trained with. `<image>`, which stands for all image tokens, has an id after the vocabulary.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_model(model: bytes) -> Any:
     rules = {
         "byte pair encoding": fields.trainer_spec.model_type == fields.trainer_spec.BPE,
         "bytes for unknown letters": fields.trainer_spec.byte_fallback,
-        "no normalisation": not normal.precompiled_charsmap,
+        "no normalization": not normal.precompiled_charsmap,
         "a blank in front": normal.add_dummy_prefix and normal.escape_whitespaces,
         "blanks as they are": not normal.remove_extra_whitespaces,
     }
@@ -52,9 +52,9 @@ def fast_tokenizer(model: bytes, added: dict[str, int], specials: list[str], ima
 
     Args:
         model: serialised SentencePiece model of LLaMA's kind.
-        added: string to id of the added tokens, ids without a gap behind the model's pieces.
+        added: string to id of the added tokens, ids without a gap after the model's pieces.
         specials: pieces of the model that text is split at.
-        image: string of the image; its id is the first behind the added tokens.
+        image: string of the image; its id is the first after the added tokens.
     """
     fields = parse_model(model)
     kinds = fields.SentencePiece

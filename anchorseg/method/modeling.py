@@ -98,7 +98,7 @@ class AnchorSegModel(PreTrainedModel):
         return self._modules[self._masks_name]
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """Keep what each constructor drew; transformers initialises its own parts itself."""
+        """Keep what each constructor drew; transformers initializes its own parts itself."""
 
     @classmethod
     def from_pretrained(cls, folder: Any, *args: Any, **kwargs: Any) -> AnchorSegModel:
@@ -142,8 +142,8 @@ class AnchorSegModel(PreTrainedModel):
         patches = patch_valid[sequences.row_images]
         return valid.slice_scatter(patches, dim=1, start=start, end=start + patches.shape[1])
 
-    def read(self, images: Images, sequences: Sequences, cache: Cache | None = None) -> Tensor:
-        """Prefill images and token ids: last-layer states (R, T, D), and keys and values into an empty cache."""
+    def prefill(self, images: Images, sequences: Sequences, cache: Cache | None = None) -> Tensor:
+        """Prefill images and token ids: last-layer hidden states (R, T, D), and keys and values into an empty cache."""
         features = self.language.image_features(images.language_pixels, images.patch_valid)
         embeddings = self.language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
         valid = self.token_valid(sequences, images.patch_valid)
@@ -173,7 +173,7 @@ class AnchorSegModel(PreTrainedModel):
         """From hidden states to masks: the one path of training, forced evaluation and generation.
 
         Args:
-            hidden: (R, T, D) last-layer states.
+            hidden: (R, T, D) last-layer hidden states.
             targets: where the N targets' tokens stand.
             context: the images.
         """
@@ -193,7 +193,7 @@ class AnchorSegModel(PreTrainedModel):
     def forward(self, batch: Batch) -> AnchorSegOutput:
         """Read the conversations, decode a mask for each target, give logits where text is supervised."""
         images, conversations = batch.images, batch.conversations
-        hidden = self.read(images, conversations)
+        hidden = self.prefill(images, conversations)
         targets = conversations.targets
         if len(targets) == 0 and self.training:
             targets = self._stand_in(batch)

@@ -53,7 +53,7 @@ def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Ten
     """States that *predict* the bank's tokens: one position before each (released weights depend on it).
 
     Args:
-        hidden: (R, T, D) last-layer states.
+        hidden: (R, T, D) last-layer hidden states.
         positions: of the N targets.
 
     Returns:

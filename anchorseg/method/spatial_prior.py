@@ -14,7 +14,7 @@ def similarity(anchors: Tensor, image_states: Tensor) -> Tensor:
 
     Args:
         anchors: (N, D).
-        image_states: (N, P, D) last-layer states at the image positions.
+        image_states: (N, P, D) last-layer hidden states at the image positions.
 
     Returns:
         (N, P).

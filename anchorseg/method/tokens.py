@@ -95,7 +95,7 @@ class TokenRegistry:
 
         Raises:
             CheckpointError: if a file is missing or damaged, an added token of `strings` is not in it, or ids are not
-                those behind the pieces.
+                those after the pieces.
         """
         model = Path(folder) / "tokenizer.model"
         try:
@@ -116,7 +116,7 @@ class TokenRegistry:
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer into an existing folder: what `load` reads, and what `AutoTokenizer` reads.
 
-        Both give the same ids; in the latter `<image>` has the first id behind the added tokens, and whoever feeds
+        Both give the same ids; in the latter `<image>` has the first id after the added tokens, and whoever feeds
         the model puts the P image tokens there.
         """
         folder = Path(folder)
@@ -272,7 +272,7 @@ def _control_symbols(pieces: sentencepiece.SentencePieceProcessor) -> dict[str, 
 
 
 def _check_ids(added: dict[str, int], pieces: sentencepiece.SentencePieceProcessor) -> None:
-    """Refuse ids that are not those right behind the pieces; a string that is itself a piece has the piece's."""
+    """Refuse ids that are not those right after the pieces; a string that is itself a piece has the piece's."""
     size = pieces.vocab_size()
     behind = sorted(index for token, index in added.items() if pieces.piece_to_id(token) != index or not token)
     if behind != list(range(size, size + len(behind))):

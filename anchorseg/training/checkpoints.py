@@ -1,6 +1,6 @@
 """Checkpoints of a run: DeepSpeed's own files, named by two pointers that change only when a file set is complete.
 
-`checkpoints/step_00000100/` holds what trains (frozen weights are not written), the optimiser, the position, and
+`checkpoints/step_00000100/` holds what trains (frozen weights are not written), the optimizer, the position, and
 checksums; `checkpoints/latest` and `checkpoints/best` hold a folder's name and are replaced in one move, so that a kill
 at any moment leaves a loadable checkpoint. `checkpoints/validated.json` says which step was validated last.
 """
@@ -32,7 +32,7 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         validated: step of the last validation, 0 for none.
         best_score: best validation score so far; None for none.
         best_step: its step.
@@ -93,7 +93,7 @@ class Checkpoints:
         reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
         return (
             f"{self.folder / tag} could not be written ({reason:.200}); {whole}. Make room or mend the permissions, "
-            "then go on with --resume"
+            "then continue with --resume"
         )
 
     def validated(self, step: int, progress: Progress, score: float | None) -> Progress:
@@ -137,7 +137,7 @@ class Checkpoints:
         self.check_identity(path, _mapping(state, "identity", path))
         if world != world_size():
             raise CheckpointError(
-                f"{path} was written by {world} process(es) and this run has {world_size()}; optimiser state is split "
+                f"{path} was written by {world} process(es) and this run has {world_size()}; optimizer state is split "
                 f"by process, so resume with {world}"
             )
         try:
@@ -152,7 +152,7 @@ class Checkpoints:
 
     def _progress(self, step: int, state: Mapping[str, Any]) -> Progress:
         file = self.folder / VALIDATED
-        if not file.exists():  # earlier versions saved behind the validation, and wrote its score into the checkpoint
+        if not file.exists():  # earlier versions saved after the validation, and wrote its score into the checkpoint
             before = state.get("progress")
             return Progress(step, step, before.get("best_score")) if isinstance(before, Mapping) else Progress(step)
         found = read_json(file, fail=lambda name, reason: CheckpointError(f"{name}: {reason}"), kind=dict)

@@ -14,7 +14,7 @@ from anchorseg.training.settings import TrainSettings
 from dataset.batch import Batch
 from dataset.checking import Outcome, check_records, refuse_faults, sentence
 from dataset.collator import Collator
-from dataset.mixture import MAX_SKIPPED, Draw, DrawOrder, Mixture
+from dataset.mixture import MAX_SKIPPED, DrawnSample, Mixture, ResumableBatchSampler
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
 from dataset.registry import datasets, open_benchmark, training_sources
@@ -134,12 +134,12 @@ def checked(source: Read, data: DataFolder, *, name: str, workers: int, most: fl
 class _CollateDraws:
     collator: Collator
 
-    def __call__(self, draws: Sequence[Draw]) -> tuple[Batch, tuple[str, ...]]:
+    def __call__(self, draws: Sequence[DrawnSample]) -> tuple[Batch, tuple[str, ...]]:
         skipped = tuple(reason for draw in draws for reason in draw.skipped)
         return self.collator.collate([draw.encoded for draw in draws]), skipped
 
 
-def training_batches(mixture: Mixture, collator: Collator, order: DrawOrder, workers: int) -> DataLoader:
+def training_batches(mixture: Mixture, collator: Collator, order: ResumableBatchSampler, workers: int) -> DataLoader:
     """Micro-batches of one rank, each with the reasons of skipped records."""
     return DataLoader(
         mixture,

@@ -1,4 +1,4 @@
-"""DeepSpeed's side of a run: its configuration, the optimiser, and what both refuse."""
+"""DeepSpeed's side of a run: its configuration, the optimizer, and what both refuse."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
         "gradient_clipping": settings.gradient_clipping,
         "steps_per_print": 2**31,
         "bf16": {"enabled": settings.precision == "bf16"},
-        # DeepSpeed lists the optimisers it was tested with; those of bitsandbytes are not among them.
+        # DeepSpeed lists the optimizers it was tested with; those of bitsandbytes are not among them.
         "zero_allow_untested_optimizer": settings.optimizer in BITSANDBYTES,
         "zero_optimization": {
             "stage": settings.zero_stage,
@@ -68,7 +68,7 @@ def checkpoints_gradients(settings: TrainSettings) -> bool:
 
 
 def build_optimizer(settings: TrainSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a run: torch's AdamW, DeepSpeed's on the CPU where its state is there, or 8-bit.
+    """The optimizer of a run: torch's AdamW, DeepSpeed's on the CPU where its state is there, or 8-bit.
 
     Raises:
         SettingsError: if bitsandbytes is asked for and is not installed.

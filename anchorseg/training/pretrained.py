@@ -51,9 +51,9 @@ def join_pretrained(
         tokens=registry.strings,
         token_ids=token_ids(registry),
     )
-    with uninitialised(dtype):
+    with uninitialized(dtype):
         model = AnchorSegModel(config)
-    initialise_new(model, dtype)
+    initialize_new(model, dtype)
     reports = [*load_llava(model, llava, dtype, registry), load_sam(cast(SamBackbone, model.masks), sam, dtype)]
     return model, registry, reports
 
@@ -114,7 +114,7 @@ def _check_sam_size(sam: TensorFiles, expected: SamSizes) -> None:
 
 
 @contextmanager
-def uninitialised(dtype: torch.dtype) -> Iterator[None]:
+def uninitialized(dtype: torch.dtype) -> Iterator[None]:
     """Build modules as `dtype` without drawing weights that are read from files anyway."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -125,7 +125,7 @@ def uninitialised(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(previous)
 
 
-def initialise_new(model: AnchorSegModel, dtype: torch.dtype) -> None:
+def initialize_new(model: AnchorSegModel, dtype: torch.dtype) -> None:
     """Draw what no pretrained part holds: the query bank, SAM's mask-token table, and the vocabulary tables.
 
     The tables are N(0, 0.02) throughout; loading then overwrites the rows of LLaMA's own pieces.
@@ -141,7 +141,7 @@ def initialise_new(model: AnchorSegModel, dtype: torch.dtype) -> None:
 def load_llava(
     model: AnchorSegModel, llava: LlavaFiles, dtype: torch.dtype, registry: TokenRegistry
 ) -> list[LoadReport]:
-    """Fill LLaVA's part of the model; the vocabulary tables keep their drawn rows behind LLaMA's pieces.
+    """Fill LLaVA's part of the model; the vocabulary tables keep their drawn rows after LLaMA's pieces.
 
     Raises:
         CheckpointError: if a tensor is missing, unknown or of another shape.

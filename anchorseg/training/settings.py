@@ -69,7 +69,7 @@ class TrainSettings(GeneratedFlags):
     device: Literal["auto", "cpu"] = setting(
         "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", may_change=True, group=MODEL
     )
-    precision: Literal["bf16", "fp32"] = setting("bf16", help="type of weights and activations", group=MODEL)
+    precision: Literal["bf16", "fp32"] = setting("bf16", help="dtype of weights and activations", group=MODEL)
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
     lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)
     lora_alpha: int = setting(16, help="scale of LoRA, alpha / r", minimum=1, group=MODEL)
@@ -141,10 +141,10 @@ class TrainSettings(GeneratedFlags):
 
     epochs: int = setting(120, help="epochs", minimum=1, may_change=True, group=TRAINING)
     steps_per_epoch: int = setting(
-        10_000, help="optimiser steps of an epoch", minimum=1, may_change=True, group=TRAINING
+        10_000, help="optimizer steps of an epoch", minimum=1, may_change=True, group=TRAINING
     )
     batch_size: int = setting(2, help="images in a micro-batch of one rank", minimum=1, group=TRAINING)
-    grad_accumulation_steps: int = setting(10, help="micro-batches of an optimiser step", minimum=1, group=TRAINING)
+    grad_accumulation_steps: int = setting(10, help="micro-batches of an optimizer step", minimum=1, group=TRAINING)
     lr: float = setting(3e-4, help="peak learning rate", above=0, may_change=True, group=TRAINING)
     warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, may_change=True, group=TRAINING)
     beta1: float = setting(0.9, help="of AdamW", minimum=0, below=1, group=TRAINING)
@@ -161,7 +161,7 @@ class TrainSettings(GeneratedFlags):
     )
     offload: Literal["none", "optimizer"] = setting(
         "none",
-        help="what is kept and computed in main memory: nothing, or the optimiser (stage 1, 2 or 3)",
+        help="what is kept and computed in main memory: nothing, or the optimizer (stage 1, 2 or 3)",
         group=TRAINING,
     )
     gradient_checkpointing: Literal["auto", "on", "off"] = setting(
@@ -183,7 +183,7 @@ class TrainSettings(GeneratedFlags):
     no_eval: bool = setting(False, help="no validation during training", may_change=True, group=RUN)
     eval_interval: int = setting(
         0,
-        help="optimiser steps between validations and checkpoints; 0 for each epoch",
+        help="optimizer steps between validations and checkpoints; 0 for each epoch",
         minimum=0,
         may_change=True,
         group=RUN,
@@ -198,7 +198,7 @@ class TrainSettings(GeneratedFlags):
         may_change=True,
         group=RUN,
     )
-    print_freq: int = setting(10, help="optimiser steps between logged lines", minimum=1, may_change=True, group=RUN)
+    print_freq: int = setting(10, help="optimizer steps between logged lines", minimum=1, may_change=True, group=RUN)
 
     def __post_init__(self) -> None:
         check(self)
@@ -250,12 +250,12 @@ class TrainSettings(GeneratedFlags):
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimizer steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def validation_interval(self) -> int:
-        """Optimiser steps between validations."""
+        """Optimizer steps between validations."""
         return self.eval_interval or self.steps_per_epoch
 
     def method(self) -> MethodOptions:

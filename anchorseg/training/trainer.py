@@ -1,4 +1,4 @@
-"""Training: the DeepSpeed engine, one loop of optimiser steps, validation, checkpoints.
+"""Training: the DeepSpeed engine, one loop of optimizer steps, validation, checkpoints.
 
 The stream of samples, the learning rate and the random state are functions of the step alone, so that a run resumes
 exactly, and two ranks see what one rank sees with twice the accumulation.
@@ -35,7 +35,7 @@ from anchorseg.training.engine_config import build_optimizer, deepspeed_config
 from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.folder import DTYPES
 from dataset.batch import Batch
-from dataset.mixture import DrawOrder, SkipCounter
+from dataset.mixture import ResumableBatchSampler, SkipCounter
 from dataset.source import Benchmark
 from utils.distributed import all_gather_objects, is_main, rank, world_size
 from utils.errors import DivergedError
@@ -102,7 +102,7 @@ def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Wish:
-    """What a rank would do behind a step: stop, for a signal that it received, or save."""
+    """What a rank would do after a step: stop, for a signal that it received, or save."""
 
     signal: int | None
     save: bool
@@ -248,7 +248,7 @@ class Trainer:
     def _stopped(self, step: int, signal_number: int) -> NoReturn:
         name = signal.Signals(signal_number).name
         if is_main():
-            Bar.write(f"{name}: step {step} is saved in {self.checkpoints.folder}; go on with --resume")
+            Bar.write(f"{name}: step {step} is saved in {self.checkpoints.folder}; continue with --resume")
         raise SystemExit(exit_status(signal_number))
 
     def start(self) -> Progress:
@@ -268,7 +268,7 @@ class Trainer:
         settings = self.settings
         images = settings.batch_size * settings.grad_accumulation_steps * world_size()
         if progress.step:
-            yield f"going on from step {progress.step}"
+            yield f"resuming at step {progress.step}"
         yield from (f"since the checkpoint {sentence}" for sentence in changed)
         yield (
             f"{settings.total_steps - progress.step} steps of {images} images; a checkpoint every "
@@ -278,7 +278,7 @@ class Trainer:
 
     def _loader(self, steps_done: int) -> DataLoader:
         settings = self.settings
-        order = DrawOrder(
+        order = ResumableBatchSampler(
             batch_size=settings.batch_size,
             rank=rank(),
             world=world_size(),

@@ -13,7 +13,7 @@ from anchorseg.method.model_folder import read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.presets import token_ids
-from model.quantised import Quantisation, quantisation_config
+from model.quantization import Quantization, quantization_config
 from utils.files import share_files
 from utils.loading import local_folder, without_bars_in_logs
 
@@ -30,7 +30,7 @@ def load_model(
     folder: str | Path,
     *,
     dtype: torch.dtype | str = "auto",
-    quantisation: Quantisation = "none",
+    quantization: Quantization = "none",
     padding_attention: PaddingAttention = "model",
     **kwargs: object,
 ) -> tuple[AnchorSegModel, TokenRegistry]:
@@ -39,21 +39,21 @@ def load_model(
     Args:
         folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, or a hub name.
         dtype: of the weights; "auto" keeps that of the files.
-        quantisation: of the language model's projections; a quantised model is for inference.
+        quantization: of the language model's projections; a quantized model is for inference.
         padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
             published training and evaluation zero it, the published demos do not.)
         kwargs: as `AnchorSegModel.from_pretrained` takes them.
 
     Raises:
         CheckpointError: if the folder is not a complete model of this project.
-        SettingsError: if the quantisation needs what is not installed.
+        SettingsError: if the quantization needs what is not installed.
     """
-    quantised = quantisation_config(quantisation)
+    quantized = quantization_config(quantization)
     folder = local_folder(folder, "the model folder")
     config = read_config(folder)
     registry = TokenRegistry.load(folder, config.token_strings)
     model_folder.check_ids(folder, token_ids(registry), config)
-    model = AnchorSegModel.from_pretrained(folder, config=config, dtype=dtype, quantization_config=quantised, **kwargs)
+    model = AnchorSegModel.from_pretrained(folder, config=config, dtype=dtype, quantization_config=quantized, **kwargs)
     if padding_attention != "model":
         model.method = replace(model.method, padding_attention=padding_attention)
     return model.eval(), registry

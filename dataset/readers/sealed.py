@@ -1,4 +1,4 @@
-"""Sealed files: plain data behind its own digest, so that a damaged file is never taken for a whole one."""
+"""Sealed files: plain data after its own digest, so that a damaged file is never taken for a whole one."""
 
 from __future__ import annotations
 

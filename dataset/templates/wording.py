@@ -38,7 +38,7 @@ def kind_of_query(query: str) -> Literal["phrase", "sentence", "prompt"]:
 
 
 def prompt_of_query(query: str, kind: Kind = "auto") -> str:
-    """The prompt that is sent for a query: the evaluation's wording around a phrase or behind a sentence.
+    """The prompt that is sent for a query: the evaluation's wording around a phrase or after a sentence.
 
     Args:
         query: what to look for, not empty; blanks around it do not count.

@@ -152,7 +152,7 @@ def test_both_layouts_of_the_same_weights_give_the_same_states(parts, tmp_path, 
             assert torch.equal(value, second.state_dict()[name]), name
     assert first.config.language_config.text_config.to_dict() == second.config.language_config.text_config.to_dict()
     batch = make_batch(first, registry, [make_sample(0)])
-    assert torch.equal(*(model.eval().read(batch.images, batch.conversations) for model in (first, second)))
+    assert torch.equal(*(model.eval().prefill(batch.images, batch.conversations) for model in (first, second)))
 
 
 def test_original_layout_with_wrong_parts_is_refused(parts, tmp_path):

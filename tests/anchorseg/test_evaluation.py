@@ -14,7 +14,7 @@ import torch
 
 import eval_reasonseg
 from anchorseg.evaluation.evaluator import Evaluator
-from anchorseg.evaluation.protocols import Asker, asking, slot_counts
+from anchorseg.evaluation.protocols import Responder, answer_protocol, slot_counts
 from anchorseg.evaluation.rejection import one_pass, two_passes
 from anchorseg.evaluation.scoring import SCORINGS
 from anchorseg.inference.collate import make_collator
@@ -48,10 +48,10 @@ SCORES = {
 }
 
 
-def replies(asker, sample, protocol, scoring):
-    way = asking(protocol, SCORINGS[scoring])
+def replies(responder, sample, protocol, scoring):
+    way = answer_protocol(protocol, SCORINGS[scoring])
     with torch.inference_mode():
-        return way.replies(asker, sample, way.prepare(asker.collator, sample))
+        return way.replies(responder, sample, way.prepare(responder.collator, sample))
 
 
 def alone(phrase, answer):
@@ -228,13 +228,13 @@ def test_slots_are_never_paired_with_questions_by_position_alone(trained, change
     with pytest.raises(DataError, match=r"sample 0: its conversations have .* slot"):
         slot_counts(sample, rejections=False)
     model, registry = trained
-    asker = Asker(model, registry, make_collator(model.config, registry, max_length=2048))
+    responder = Responder(model, registry, make_collator(model.config, registry, max_length=2048))
     for protocol in ("forced", "symmetric"):
         with pytest.raises(DataError, match="sample 0"):
-            replies(asker, sample, protocol, "refer")
+            replies(responder, sample, protocol, "refer")
     asked = dataclasses.replace(sample, conversations=(alone(PHRASES[0], None),))
     with pytest.raises(DataError, match=r"1 conversation\(s\) for 2 question\(s\)"):
-        replies(asker, asked, "generate", "refer")
+        replies(responder, asked, "generate", "refer")
 
 
 def test_a_rejection_has_a_mask_in_the_published_protocol_alone():
@@ -249,22 +249,22 @@ def test_two_passes_decide_as_full_logits_do_and_draw_every_slot(trained):
     batch = make_batch(model, registry, [Source("gres").evaluation_sample(0, protocol="forced")])
     segment_id, reject_id = registry.segment_id, registry.reject_id
     with torch.inference_mode():
-        judged = two_passes(model, batch)
-        ids, hidden = batch.conversations.input_ids, model.read(batch.images, batch.conversations)
+        predicted = two_passes(model, batch)
+        ids, hidden = batch.conversations.input_ids, model.prefill(batch.images, batch.conversations)
         refused = gres.rejected(ids, model.llava.logits(hidden), segment_id, reject_id)
     slots = (ids == segment_id) | (ids == reject_id)
-    assert judged.rejected.tolist() == refused[slots].tolist() == [False, True, False]
-    assert judged.segmentation.masks[0].shape == (3, 48, 64)
+    assert predicted.rejected.tolist() == refused[slots].tolist() == [False, True, False]
+    assert predicted.segmentation.masks[0].shape == (3, 48, 64)
 
 
 def test_the_symmetric_decision_does_not_see_the_truth(trained):
     model, registry = trained
-    asker = Asker(model, registry, make_collator(model.config, registry, max_length=2048))
+    responder = Responder(model, registry, make_collator(model.config, registry, max_length=2048))
     sample = Source("gres").evaluation_sample(0, protocol="symmetric")
     other = dataclasses.replace(
         sample, masks=~sample.masks, questions=tuple(Question(phrase, ()) for phrase in PHRASES)
     )
-    first, second = (replies(asker, each, "symmetric", "gres") for each in (sample, other))
+    first, second = (replies(responder, each, "symmetric", "gres") for each in (sample, other))
     assert [reply.found for reply in first] == [reply.found for reply in second] == [True, False, True]
     assert all((a.masks == b.masks).all() for a, b in zip(first, second, strict=True))
 
@@ -281,7 +281,7 @@ def test_the_symmetric_decision_is_taken_before_the_bank(trained):
         long_, short_ = (one_pass(model, make_batch(model, registry, [sample])) for sample in (first, short))
         batch = make_batch(model, registry, [short])
         start = (batch.conversations.input_ids[0] == registry.bank_ids[0]).nonzero()[-1].item()
-        choice = model.llava.logits(model.read(batch.images, batch.conversations))[0, start - 1].argmax().item()
+        choice = model.llava.logits(model.prefill(batch.images, batch.conversations))[0, start - 1].argmax().item()
     assert choice == registry.reject_id
     assert short_.rejected.tolist() == long_.rejected.tolist()[:2] == [False, True]
 
@@ -292,11 +292,11 @@ def test_only_the_published_protocol_of_rejections_counts_a_logit_of_zero(traine
     for network in model.sam.mask_decoder.output_hypernetworks_mlps:
         torch.nn.init.zeros_(network.layers[-1].weight)
         torch.nn.init.zeros_(network.layers[-1].bias)
-    asker = Asker(model, registry, make_collator(model.config, registry, max_length=2048))
+    responder = Responder(model, registry, make_collator(model.config, registry, max_length=2048))
 
     def drawn(scoring, protocol):
         sample = Source(scoring).evaluation_sample(0, protocol=protocol)
-        return {bool(reply.masks.all()) for reply in replies(asker, sample, protocol, scoring)}
+        return {bool(reply.masks.all()) for reply in replies(responder, sample, protocol, scoring)}
 
     assert drawn("gres", "forced") == drawn("zom", "forced") == {True}
     assert drawn("gres", "symmetric") == drawn("refer", "forced") == drawn("muse", "forced") == {False}

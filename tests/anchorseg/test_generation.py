@@ -9,7 +9,7 @@ from anchorseg.inference.generation import BankGrammar, answer_questions, genera
 from anchorseg.method.options import Method
 from benchmarks.generation import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from tests.conftest import make_batch, make_model, make_sample, read_batch
+from tests.conftest import make_batch, make_model, make_sample, prefill_batch
 
 
 def talkative(method: Method | None = None):
@@ -198,7 +198,7 @@ def test_images_that_were_read_serve_again_and_again():
     model, registry = willing(Method())
     samples = several_images()
     batch = make_batch(model, registry, samples)
-    images = read_batch(model, batch)
+    images = prefill_batch(model, batch)
     keys = [layer.keys.clone() for layer in images.cache.layers]
     separate = make_batch(model, registry, samples, share_prefix=False)
     together = generate(model, separate, max_new_tokens=30)
@@ -214,7 +214,7 @@ def test_images_that_were_read_serve_again_and_again():
 
 def test_the_prefix_is_in_memory_once_however_many_questions():
     model, registry = willing(Method())
-    images = read_batch(model, make_batch(model, registry, several_images()[:1]))
+    images = prefill_batch(model, make_batch(model, registry, several_images()[:1]))
     branch = images.branch_cache()
     assert all(
         mine.keys.data_ptr() == theirs.keys.data_ptr()
@@ -225,7 +225,7 @@ def test_the_prefix_is_in_memory_once_however_many_questions():
 
 def test_no_questions_have_no_answers():
     model, registry = willing(Method())
-    images = read_batch(model, make_batch(model, registry, several_images()))
+    images = prefill_batch(model, make_batch(model, registry, several_images()))
     made = answer_questions(model, images, [], [])
     assert made.ids == [] and [mask.shape for mask in made.segmentation.masks] == [(0, *size) for size in SIZES]
 

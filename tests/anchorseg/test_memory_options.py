@@ -135,18 +135,18 @@ def test_what_needs_bitsandbytes_says_so(tmp_path):
     settings = TrainSettings(size="tiny", optimizer="adamw8bit")
     with pytest.raises(SettingsError, match="--optimizer adamw8bit needs bitsandbytes"):
         build_optimizer(settings, [torch.nn.Parameter(torch.zeros(1))])
-    with pytest.raises(SettingsError, match="quantisation 4bit needs bitsandbytes"):
-        load_model(tmp_path, quantisation="4bit")
+    with pytest.raises(SettingsError, match="quantization 4bit needs bitsandbytes"):
+        load_model(tmp_path, quantization="4bit")
 
 
 @with_bitsandbytes
 @pytest.mark.parametrize(
-    ("quantisation", "kind", "tolerance"), [("8bit", "Int8Params", 0.05), ("4bit", "Params4bit", 0.4)]
+    ("quantization", "kind", "tolerance"), [("8bit", "Int8Params", 0.05), ("4bit", "Params4bit", 0.4)]
 )
-def test_only_the_language_model_is_quantised(tmp_path, quantisation, kind, tolerance):
+def test_only_the_language_model_is_quantized(tmp_path, quantization, kind, tolerance):
     model, registry = build_for_training(TrainSettings(size="tiny", lora_r=0))
     save_model(model, registry, tmp_path)
-    loaded, _ = load_model(tmp_path, quantisation=quantisation)
+    loaded, _ = load_model(tmp_path, quantization=quantization)
     names = [name for name, p in loaded.named_parameters() if type(p).__name__ == kind]
     assert len(names) == 7 * model.config.language_config.text_config.num_hidden_layers
     assert all(name.startswith("llava.network.model.language_model.layers.") for name in names)

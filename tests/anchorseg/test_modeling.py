@@ -149,7 +149,7 @@ def test_each_ablation_trains_and_changes_what_it_should(switches, absent):
 def test_impossible_switches_die_with_a_sentence():
     with pytest.raises(ValueError, match="spatial_prior is off, but inject_prior"):
         Method(spatial_prior=False)
-    with pytest.raises(ValueError, match="num_latents is 300; allowed: 0 to 255"):
+    with pytest.raises(ValueError, match="num_latents is 300; it must be a whole number at least 0 and at most 255"):
         Method(num_latents=300)
     with pytest.raises(ValueError, match="did you mean num_latents"):
         AnchorSegConfig(method={"num_latent": 7})

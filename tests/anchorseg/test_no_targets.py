@@ -17,7 +17,7 @@ from anchorseg.inference.predictor import AnchorSegPredictor
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import LossWeights
 from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
-from tests.conftest import make_batch, make_model, make_sample, read_batch
+from tests.conftest import make_batch, make_model, make_sample, prefill_batch
 
 REFUSED = ("upsample", "convolution", "scaled_dot_product", "layer_norm", "max_pool", "grid_sampler")
 
@@ -68,7 +68,7 @@ def test_answers_without_a_target(refusing, device):
 def test_no_question(refusing, device):
     model, registry = make_model()
     model, batch = moved(model.eval(), make_batch(model, registry, [make_sample(0), make_sample(1, (30, 50))]), device)
-    made = answer_questions(model, read_batch(model, batch), [], [])
+    made = answer_questions(model, prefill_batch(model, batch), [], [])
     assert made.ids == [] and [tuple(masks.shape) for masks in made.segmentation.masks] == [(0, 60, 80), (0, 30, 50)]
 
 

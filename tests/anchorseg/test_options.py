@@ -167,5 +167,5 @@ def test_padding_patches_may_be_read_otherwise_than_trained(tmp_path, trained):
         model, registry = load_model(tmp_path, padding_attention=chosen)
         batch = make_batch(model, registry, [make_sample(0, size=(30, 80))])
         with torch.no_grad():
-            states.append(model.read(batch.images, batch.conversations))
+            states.append(model.prefill(batch.images, batch.conversations))
     assert not torch.allclose(*states)

@@ -139,11 +139,11 @@ BYTES = [
     b"version https://git-lfs.github.com/",
 ]
 KINDS = ["missing", "a folder", "a pipe", "a link to itself"]
-NAMES = ["config.json", "checkpoints/latest", f"checkpoints/{TAG}/checksums.json", "a state", "an optimiser's state"]
+NAMES = ["config.json", "checkpoints/latest", f"checkpoints/{TAG}/checksums.json", "a state", "an optimizer's state"]
 
 
 def located(folder: Path, name: str) -> Path:
-    return {"a state": files(folder)[1], "an optimiser's state": files(folder)[0]}.get(name, folder / name)
+    return {"a state": files(folder)[1], "an optimizer's state": files(folder)[0]}.get(name, folder / name)
 
 
 @pytest.mark.parametrize("name", NAMES)

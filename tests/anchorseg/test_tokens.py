@@ -1,4 +1,4 @@
-"""Token registry: ids of the published tokenisation, added tokens never split, folders checked."""
+"""Token registry: ids of the published tokenization, added tokens never split, folders checked."""
 
 import json
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from dataset.mixture import DrawOrder, Mixture, SkipCounter
+from dataset.mixture import Mixture, ResumableBatchSampler, SkipCounter
 from tests.conftest import make_sample
 from utils.errors import DataError
 
@@ -48,10 +48,10 @@ def test_a_draw_is_a_function_of_seed_and_index():
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_share_the_draws_without_overlap(world):
     micro = 12 // world
-    orders = [DrawOrder(batch_size=2, rank=rank, world=world, start=0, stop=micro) for rank in range(world)]
+    orders = [ResumableBatchSampler(batch_size=2, rank=rank, world=world, start=0, stop=micro) for rank in range(world)]
     dealt = sorted(draw for order in orders for batch in order for draw in batch)
     assert dealt == list(range(24))
-    late = DrawOrder(batch_size=2, rank=0, world=world, start=2, stop=micro)
+    late = ResumableBatchSampler(batch_size=2, rank=0, world=world, start=2, stop=micro)
     assert list(late) == list(orders[0])[2:]
 
 
@@ -96,12 +96,12 @@ def test_workers_and_resume_do_not_change_the_stream():
         for loaded in [
             DataLoader(
                 mixture,
-                batch_sampler=DrawOrder(batch_size=4, rank=0, world=1, start=0, stop=25),
+                batch_sampler=ResumableBatchSampler(batch_size=4, rank=0, world=1, start=0, stop=25),
                 num_workers=workers,
                 collate_fn=list,
             )
         ]
     ]
     assert streams[0] == streams[1] == streams[2] == names(mixture, range(100))
-    late = DrawOrder(batch_size=1, rank=0, world=1, start=51, stop=60)
+    late = ResumableBatchSampler(batch_size=1, rank=0, world=1, start=51, stop=60)
     assert names(mixture, (draw for batch in late for draw in batch)) == streams[0][51:60]

@@ -12,7 +12,7 @@ import pytest
 from anchorseg.training.data import build_mixture, data_folder, family_options, training_batches
 from anchorseg.training.settings import TrainSettings
 from dataset.drawn.writer import write_scenes
-from dataset.mixture import DrawOrder
+from dataset.mixture import ResumableBatchSampler
 from dataset.readers.folder import DataFolder
 from dataset.registry import datasets, open_benchmark, training_sources
 from dataset.sample import Conversation, TargetSlot, Turn
@@ -124,7 +124,7 @@ def test_an_error_in_a_worker_is_not_hidden(root, tmp_path):
     mixture = build_mixture(chosen, collator)
     for image in (tmp_path / "coco" / "train2017").iterdir():
         image.write_bytes(b"")
-    order = DrawOrder(batch_size=1, rank=0, world=1, start=0, stop=2)
+    order = ResumableBatchSampler(batch_size=1, rank=0, world=1, start=0, stop=2)
     with pytest.raises(DataError, match=r"1 bad record\(s\) in a row"):
         list(training_batches(mixture, collator, order, 1))
 

@@ -1,4 +1,4 @@
-"""Batches from a file's rawest inputs: images as they were photographed, ids as they were tokenised.
+"""Batches from a file's rawest inputs: images as they were photographed, ids as they were tokenized.
 
 The real collator makes views, positions and padding; only the ids come from the file instead of from text.
 """

@@ -58,7 +58,7 @@ def check_first_pass(fixture: Fixture, inputs: Inputs, model: AnchorSegModel) ->
     original = with_rejections(inputs.input_ids, segment_id, reject_id, tuple(latents))
     note = "" if np.array_equal(original, inputs.input_ids) else "in.input_ids is without its <REJ>; put back"
     first = make_batch(replace(inputs, input_ids=original), model, share_prefix=False)
-    logits = model.llava.logits(model.read(first.images, first.conversations))
+    logits = model.llava.logits(model.prefill(first.images, first.conversations))
     eager = model.method.padding_attention == "plain"
     where = first.conversations.segments.numpy() != PADDING if eager else None
     fixture.check("out.logits_first_pass", logits, where=where, optional=eager, note=note)

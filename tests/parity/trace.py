@@ -33,7 +33,7 @@ class Trace:
 
     @property
     def hidden(self) -> Tensor:
-        """(R, T, D) last-layer states."""
+        """(R, T, D) last-layer hidden states."""
         return self.seen["norm"]
 
 
@@ -83,7 +83,7 @@ def run(model: AnchorSegModel, batch: Batch, positions: BankPositions | None = N
             trace.segmentation = trace.output.segmentation
         else:
             images, conversations = batch.images, batch.conversations
-            hidden = model.read(images, conversations)
+            hidden = model.prefill(images, conversations)
             trace.segmentation = model.segment(hidden, positions, model.image_context(images, conversations, hidden))
     return trace
 

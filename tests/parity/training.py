@@ -1,4 +1,4 @@
-"""Training: losses and every gradient of forward_train* files, and the optimiser steps of train_steps.npz."""
+"""Training: losses and every gradient of forward_train* files, and the optimizer steps of train_steps.npz."""
 
 from __future__ import annotations
 
@@ -106,16 +106,16 @@ def check_steps(fixture: Fixture, context: Context) -> None:
     inputs = inputs_of(context.beside(STEPS_BATCH), context)
     batch = make_batch(inputs, model, share_prefix=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, **STEPS)  # type: ignore[arg-type]
+    optimizer = torch.optim.AdamW(trained, **STEPS)  # type: ignore[arg-type]
     columns = [str(name) for name in fixture.input("columns")]
     losses, norms = [], []
     for _ in range(len(fixture.input("grad_norm_before_clip"))):
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         found = objectives.losses_of(run(model, batch), batch, model, weights)
         shares = objectives.weighted(found, weights)
         losses.append([float(shares[name]) for name in columns])
         found.total.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM)))
-        optimiser.step()
+        optimizer.step()
     fixture.check("losses", np.array(losses))
     fixture.check("grad_norm_before_clip", np.array(norms))

@@ -66,9 +66,9 @@ def test_half_a_launch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         distributed.ensure_single_process_environment()
 
 
-def test_exchange_before_initialisation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exchange_before_initialization_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match="not initialised"):
+    with pytest.raises(RuntimeError, match="not initialized"):
         distributed.all_gather_objects(1)
 
 

@@ -63,7 +63,7 @@ def test_pixels_of_one_picture(size, longest, crc):
     assert zlib.crc32(geometry.resize_longest_side(picture, longest).tobytes()) == crc
 
 
-def test_view_is_normalised_inside_and_zero_outside():
+def test_view_is_normalized_inside_and_zero_outside():
     image = make_image(64, 128)
     view = geometry.PaddedView(side=128, grid=16, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
     pixels, frame = view.pixels(image), view.frame((64, 128))

@@ -1,4 +1,4 @@
-"""Quantised loading through bitsandbytes: the language model's projections in 8 or 4 bits, the rest in full."""
+"""Quantized loading through bitsandbytes: the language model's projections in 8 or 4 bits, the rest in full."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 
 from utils.errors import SettingsError
 
-Quantisation = Literal["none", "8bit", "4bit"]
+Quantization = Literal["none", "8bit", "4bit"]
 
 KEPT = (
     "sam",
@@ -22,25 +22,25 @@ KEPT = (
 """Parts whose linear layers stay as they are."""
 
 
-def quantisation_config(quantisation: Quantisation) -> BitsAndBytesConfig | None:
+def quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
     """What `from_pretrained` takes as `quantization_config`; None for "none".
 
     Args:
-        quantisation: bits of a weight; 4bit is NF4 with quantised constants, its products computed in bf16.
+        quantization: bits of a weight; 4bit is NF4 with quantized constants, its products computed in bf16.
 
     Raises:
         SettingsError: if bitsandbytes is not installed.
     """
-    if quantisation == "none":
+    if quantization == "none":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise SettingsError(
-            f"quantisation {quantisation} needs bitsandbytes, which is not installed; run: pip install bitsandbytes, "
-            'or load with quantisation "none"'
+            f"quantization {quantization} needs bitsandbytes, which is not installed; run: pip install bitsandbytes, "
+            'or load with quantization "none"'
         )
     return BitsAndBytesConfig(
-        load_in_8bit=quantisation == "8bit",
-        load_in_4bit=quantisation == "4bit",
+        load_in_8bit=quantization == "8bit",
+        load_in_4bit=quantization == "4bit",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,

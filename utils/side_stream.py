@@ -15,7 +15,7 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class Beside:
+class OnSideStream:
     """A tensor that is computed beside what the caller does next: on a second CUDA stream; elsewhere at once.
 
     Args:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.beside import Beside
+from utils.side_stream import OnSideStream
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,10 @@ def test_the_result_is_that_of_the_call_and_waits_for_it(device):
     expected = left.clone() @ right
     given = torch.zeros_like(left)
     late(given).copy_(left)
-    made = Beside(lambda: late(given) @ right, left.device)
+    made = OnSideStream(lambda: late(given) @ right, left.device)
     torch.testing.assert_close(made.result().clone(), expected)
 
 
 def test_an_error_of_the_call_is_raised_where_it_is_begun():
     with pytest.raises(ZeroDivisionError):
-        Beside(lambda: torch.ones(1) * (1 // 0), torch.device("cpu"))
+        OnSideStream(lambda: torch.ones(1) * (1 // 0), torch.device("cpu"))
