@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from utils.geometry import Frame, ImageView, Size
+from utils.loading import LoadReport
 
 
 class LanguageBackbone(Protocol):
@@ -53,6 +55,21 @@ class LanguageBackbone(Protocol):
     @staticmethod
     def view(config: Any, statistics: str) -> ImageView:
         """How images enter; `statistics` as `Method.clip_statistics`."""
+
+    @staticmethod
+    def open_published(folder: Path, tower: Path | None, size: str) -> Any:
+        """Published weights of a size, opened and checked, none read yet: an object with `config` and `tokenizer`.
+
+        Raises:
+            CheckpointError: if they are of another size.
+        """
+
+    def load_published(self, files: Any, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
+        """Fill the module from `open_published`; tables keep their drawn rows after the tokenizer's `pieces`."""
+
+    @classmethod
+    def module_name(cls, name: str) -> str:
+        """The name in the model of a tensor as `save_pretrained` writes it; other tensors' names stay."""
 
     @property
     def adapted(self) -> nn.Module:
@@ -108,6 +125,25 @@ class MaskBackbone(Protocol):
         Raises:
             KeyError: if there is no such size.
         """
+
+    @staticmethod
+    def published_sizes(name: str) -> Any:
+        """Published sizes by name.
+
+        Raises:
+            KeyError: if there is none of that name.
+        """
+
+    @staticmethod
+    def open_published(path: Path, sizes: Any) -> Any:
+        """A published file, opened and checked.
+
+        Raises:
+            CheckpointError: if it is of another size.
+        """
+
+    def load_published(self, files: Any, dtype: torch.dtype) -> LoadReport:
+        """Fill the module from `open_published`."""
 
     def image_features(self, pixels: Tensor) -> Tensor:
         """Features (B, *feature_shape) of views (B, 3, S, S)."""

@@ -6,6 +6,7 @@ Letters: B images, R rows (sequences), T positions, P image tokens, D language w
 from __future__ import annotations
 
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,9 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from model.attention_kernels import right_kernels
+from model.llava_files import NETWORK, LlavaFiles, check_size, from_transformers, load_published, open_llava
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, PaddedView
+from utils.loading import LoadReport
 
 IMAGE_PLACEHOLDER = -200
 """Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
@@ -163,6 +166,25 @@ class LlavaBackbone(nn.Module):
         """The padded view of CLIP."""
         vision, (mean, std) = config.vision_config, STATISTICS[statistics]
         return PaddedView(side=vision.image_size, grid=vision.image_size // vision.patch_size, mean=mean, std=std)
+
+    @staticmethod
+    def open_published(folder: Path, tower: Path | None, size: str) -> LlavaFiles:
+        """See `LanguageBackbone`; `tower` is CLIP's folder, for LLaVA's original layout."""
+        files = open_llava(folder, tower)
+        check_size(files.config, SIZES[size](0), folder=folder, tower=tower, size=size)
+        return files
+
+    def load_published(self, files: LlavaFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
+        """See `LanguageBackbone`."""
+        tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
+        return load_published(self.network, files, dtype, pieces, tables)
+
+    @classmethod
+    def module_name(cls, name: str) -> str:
+        """See `LanguageBackbone`; transformers saves LLaVA under its first release's names."""
+        if not name.startswith(NETWORK):
+            return name
+        return NETWORK + (from_transformers(name.removeprefix(NETWORK)) or name)
 
     @property
     def adapted(self) -> nn.Module:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from utils.errors import CheckpointError
 from utils.files import read_json
-from utils.loading import refused_values
+from utils.loading import LoadReport, assign, match, refused_values
 from utils.tensor_files import TensorFiles
 
 ORIGINAL_NAMES: tuple[tuple[str, str], ...] = (
@@ -240,3 +242,70 @@ def refuse_delta(folder: Path, files: TensorFiles, norm: str) -> None:
             f"{folder} holds delta weights (differences to LLaMA's), not a full model; add them to LLaMA with the "
             "script of their release, or use LLaVA-1.5, which is published whole"
         )
+
+
+def check_size(found: LlavaConfig, expected: LlavaConfig, *, folder: Path, tower: Path | None, size: str) -> None:
+    """Refuse a published LLaVA-1.5 of another size.
+
+    Raises:
+        CheckpointError: naming both sizes.
+    """
+    text, wanted = found.text_config, expected.text_config
+    if (text.hidden_size, text.num_hidden_layers) != (wanted.hidden_size, wanted.num_hidden_layers):
+        raise CheckpointError(
+            f"--version {folder} has width {text.hidden_size} and {text.num_hidden_layers} layers, but size "
+            f"{size} has {wanted.hidden_size} and {wanted.num_hidden_layers}; pass the preset of its size"
+        )
+    vision, view = found.vision_config, expected.vision_config
+    if (vision.image_size, vision.patch_size) != (view.image_size, view.patch_size):
+        raise CheckpointError(
+            f"{tower or folder} holds a CLIP for {vision.image_size} pixels in patches of "
+            f"{vision.patch_size}, but LLaVA-1.5 has {view.image_size} and {view.patch_size}; give "
+            "openai/clip-vit-large-patch14-336"
+        )
+
+
+def load_published(
+    network: nn.Module, files: LlavaFiles, dtype: torch.dtype, pieces: int, tables: tuple[str, ...]
+) -> list[LoadReport]:
+    """Fill a `LlavaForConditionalGeneration`; the vocabulary tables keep their drawn rows after LLaMA's pieces.
+
+    Args:
+        network: to fill.
+        files: of `open_llava`.
+        dtype: of the weights.
+        pieces: tokens of the published tokenizer.
+        tables: names of the vocabulary tables' weights.
+
+    Raises:
+        CheckpointError: if a tensor is missing, unknown or of another shape.
+    """
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    adapt = {name: _keep_new_rows(network.get_parameter(name), pieces, name) for name in tables}
+    pairs = [
+        (
+            source,
+            match(
+                {name: shape for name, shape in shapes.items() if source.holds(name)},
+                source.files,
+                source.rename,
+                unused=source.unused,
+                longer=tables,
+            ),
+        )
+        for source in files.sources
+    ]
+    for source, report in pairs:
+        assign(network, source.files, report, dtype, adapt)
+    return [report for _, report in pairs]
+
+
+def _keep_new_rows(table: Tensor, pieces: int, name: str) -> Callable[[Tensor], Tensor]:
+    def adapt(published: Tensor) -> Tensor:
+        if len(published) < pieces:
+            raise CheckpointError(
+                f"{name} has {len(published)} rows, but the tokenizer has {pieces} pieces; fetch both again"
+            )
+        return torch.cat([published[:pieces].to(table.dtype), table.data[pieces:]])
+
+    return adapt

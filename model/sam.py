@@ -11,8 +11,8 @@ import math
 import sys
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from model.sam_attention import SamAttention
-from utils.geometry import SAM_MEAN, SAM_STD, Frame, PaddedView, Size, map_to_prompt, upscale_masks
+from model.sam_files import PUBLISHED_SIZES, SamSizes, check_size, load_published
+from utils.geometry import Frame, Size, map_to_prompt, upscale_masks
+from utils.loading import LoadReport
+from utils.tensor_files import TensorFiles
 
 
 def _load_modeling() -> ModuleType:
@@ -40,52 +43,6 @@ def _load_modeling() -> ModuleType:
 
 
 _sam = _load_modeling()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamSizes:
-    """Sizes of SAM's three parts; the defaults are ViT-H."""
-
-    image_size: int = 1024
-    patch_size: int = 16
-    encoder_width: int = 1280
-    encoder_depth: int = 32
-    encoder_heads: int = 16
-    global_attention: tuple[int, ...] = (7, 15, 23, 31)
-    window_size: int = 14
-    prompt_width: int = 256
-    mask_channels: int = 16
-    decoder_depth: int = 2
-    decoder_heads: int = 8
-    decoder_mlp: int = 2048
-    iou_head_width: int = 256
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "global_attention", tuple(self.global_attention))
-        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "global_attention"}
-        for name, value in numbers.items():
-            if value < 1:
-                raise ValueError(f"sam.{name} is {value}; it must be at least 1")
-        if any(not 0 <= layer < self.encoder_depth for layer in self.global_attention):
-            last = self.encoder_depth - 1
-            raise ValueError(f"sam.global_attention is {self.global_attention}; layers are 0 to {last}")
-        if self.image_size % self.patch_size:
-            raise ValueError(f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}")
-
-    @property
-    def view(self) -> PaddedView:
-        """How images enter."""
-        return PaddedView(side=self.image_size, grid=self.grid, mean=SAM_MEAN, std=SAM_STD)
-
-    @property
-    def grid(self) -> int:
-        """Side G of the feature grid."""
-        return self.image_size // self.patch_size
-
-    @property
-    def low_resolution(self) -> int:
-        """Side M of mask prompts and low-resolution masks."""
-        return 4 * self.grid
 
 
 _TINY = SamSizes(
@@ -180,6 +137,22 @@ class SamBackbone(nn.Module):
     def preset(size: str) -> SamSizes:
         """ViT-H with 7B and 13B, and a miniature of the same classes."""
         return SIZES[size]
+
+    @staticmethod
+    def published_sizes(name: str) -> SamSizes:
+        """See `MaskBackbone`."""
+        return PUBLISHED_SIZES[name]
+
+    @staticmethod
+    def open_published(path: Path, sizes: SamSizes) -> TensorFiles:
+        """See `MaskBackbone`."""
+        files = TensorFiles(path)
+        check_size(files, sizes)
+        return files
+
+    def load_published(self, files: TensorFiles, dtype: torch.dtype) -> LoadReport:
+        """See `MaskBackbone`."""
+        return load_published(self, files, dtype)
 
     def _drawn_positions(self) -> Tensor:
         return torch.randn(self.NUM_MASK_TOKENS, self.prompt_width) * self.prompt_width**-0.5

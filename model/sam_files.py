@@ -1,13 +1,64 @@
-"""Published SAM files: which size a file is, from the shapes of its tensors."""
+"""SAM's sizes, and its published files: which size a file is, from the shapes of its tensors, and loading it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
+from torch import nn
 
-from model.sam import SamSizes
 from utils.errors import CheckpointError
+from utils.geometry import SAM_MEAN, SAM_STD, PaddedView
+from utils.loading import LoadReport, assign, match
+from utils.tensor_files import TensorFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamSizes:
+    """Sizes of SAM's three parts; the defaults are ViT-H."""
+
+    image_size: int = 1024
+    patch_size: int = 16
+    encoder_width: int = 1280
+    encoder_depth: int = 32
+    encoder_heads: int = 16
+    global_attention: tuple[int, ...] = (7, 15, 23, 31)
+    window_size: int = 14
+    prompt_width: int = 256
+    mask_channels: int = 16
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    iou_head_width: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "global_attention", tuple(self.global_attention))
+        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "global_attention"}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"sam.{name} is {value}; it must be at least 1")
+        if any(not 0 <= layer < self.encoder_depth for layer in self.global_attention):
+            last = self.encoder_depth - 1
+            raise ValueError(f"sam.global_attention is {self.global_attention}; layers are 0 to {last}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"sam.image_size {self.image_size} is not a multiple of sam.patch_size {self.patch_size}")
+
+    @property
+    def view(self) -> PaddedView:
+        """How images enter."""
+        return PaddedView(side=self.image_size, grid=self.grid, mean=SAM_MEAN, std=SAM_STD)
+
+    @property
+    def grid(self) -> int:
+        """Side G of the feature grid."""
+        return self.image_size // self.patch_size
+
+    @property
+    def low_resolution(self) -> int:
+        """Side M of mask prompts and low-resolution masks."""
+        return 4 * self.grid
+
 
 PUBLISHED_SIZES: dict[str, SamSizes] = {
     "vit_b": SamSizes(encoder_width=768, encoder_depth=12, encoder_heads=12, global_attention=(2, 5, 8, 11)),
@@ -63,3 +114,29 @@ def _count(shapes: Mapping[str, torch.Size], pattern: str) -> int:
     while pattern.format(count) in shapes:
         count += 1
     return count
+
+
+def check_size(files: TensorFiles, expected: SamSizes) -> None:
+    """Refuse a published file of another size.
+
+    Raises:
+        CheckpointError: naming both sizes.
+    """
+    found = infer_sizes({name: files.shape(name) for name in files})
+    if replace(found, decoder_heads=expected.decoder_heads) != expected:
+        raise CheckpointError(
+            f"--vision_pretrained {files.path} is {size_name(found)}, but {size_name(expected)} is asked for; give the "
+            "file of that size, or --sam_model vit_h, vit_l or vit_b"
+        )
+
+
+def load_published(sam: nn.Module, files: TensorFiles, dtype: torch.dtype) -> LoadReport:
+    """Fill SAM from its published file; the mask-token table is new.
+
+    Raises:
+        CheckpointError: if a tensor is missing, unknown or of another shape.
+    """
+    shapes = {name: value.shape for name, value in sam.state_dict().items()}
+    report = match(shapes, files, lambda name: name, new=("mask_token_positions",))
+    assign(sam, files, report, dtype)
+    return report

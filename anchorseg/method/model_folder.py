@@ -13,7 +13,7 @@ from torch import nn
 
 from anchorseg.method.config import OLD_NAMES, AnchorSegConfig
 from anchorseg.method.heads import head_class
-from model.llava_files import NETWORK, from_transformers
+from model.backbones import language_backbone
 from utils.errors import CheckpointError
 from utils.files import read_json
 from utils.loading import match, refused_values
@@ -136,16 +136,9 @@ def check_weights(folder: Path, config: AnchorSegConfig, build: Callable[[Anchor
     files = TensorFiles(folder)
     with refused_values(folder / "config.json"), torch.device("meta"):
         wanted = {name: value.shape for name, value in build(config).state_dict().items()}
-    report = match(wanted, files, module_name)
+    report = match(wanted, files, language_backbone(config.language_model).module_name)
     whole = [name for name in report.loaded.values() if not files.is_floating_point(name)]
     refuse_tensors(folder, {"of whole numbers": whole})
-
-
-def module_name(name: str) -> str:
-    """A name in a saved model folder as the module has it; transformers saves LLaVA under its first release's names."""
-    if not name.startswith(NETWORK):
-        return name
-    return NETWORK + (from_transformers(name.removeprefix(NETWORK)) or name)
 
 
 def refuse_not_finite(folder: str | Path, model: nn.Module) -> None:

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from anchorseg.method.config import AnchorSegConfig
-from anchorseg.method.model_folder import module_name
 from anchorseg.method.model_folder import read_config as read_model_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
@@ -37,6 +36,7 @@ from anchorseg.weights.official_names import (
     own_name,
 )
 from anchorseg.weights.presets import token_ids
+from model.llava import LlavaBackbone
 from model.llava_files import (
     CLIP_TEXT_SIDE,
     ROTARY_BUFFERS,
@@ -128,7 +128,7 @@ def export(source: str | Path, target: str | Path) -> int:
     config = read_model_config(source)
     _refuse_other_methods(config, source)
     files = TensorFiles(source)
-    own = {name: module_name(name) for name in files}
+    own = {name: LlavaBackbone.module_name(name) for name in files}
     names = {official_name(today): name for name, today in own.items() if not today.startswith(TOWER)}
     side = source / SIDE_FOLDER
     with new_folder(target) as folder:
