@@ -1,6 +1,9 @@
 # Sourced by the other scripts: the active virtual environment, or .venv in the project's root, with everything in it.
-# A stamp of the requirements makes a second run skip the installation.
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# A stamp of the requirements makes a second run skip the installation. ROOT is the project's root; paths that a user
+# gives are meant from where the user stands.
+HERE=$PWD
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
 if [ -z "${VIRTUAL_ENV:-}" ]; then
   if [ ! -x .venv/bin/python ]; then
     PYTHON=""
@@ -27,3 +30,4 @@ if ! cat requirements.txt requirements-dev.txt | cmp -s - "$stamp"; then
   pip install -q -r requirements-dev.txt
   cat requirements.txt requirements-dev.txt >"$stamp"
 fi
+cd "$HERE"

@@ -9,5 +9,5 @@ if [ $# -lt 2 ]; then
 fi
 . "$(dirname "$0")/environment.sh"
 splits="grefcoco|unc|val||grefcoco|unc|testA||grefcoco|unc|testB"
-deepspeed ${NPROC:+--num_accelerators "$NPROC"} eval_reasonseg.py --version "$1" --dataset_dir "$2" \
+deepspeed ${NPROC:+--num_accelerators "$NPROC"} "$ROOT/eval_reasonseg.py" --version "$1" --dataset_dir "$2" \
   --val_dataset "$splits" --protocol all --model_max_length 4096 "${@:3}"

@@ -11,5 +11,5 @@ fi
 splits="refcoco|unc|val||refcoco|unc|testA||refcoco|unc|testB"
 splits+="||refcoco+|unc|val||refcoco+|unc|testA||refcoco+|unc|testB"
 splits+="||refcocog|umd|val||refcocog|umd|test"
-deepspeed ${NPROC:+--num_accelerators "$NPROC"} eval_reasonseg.py --version "$1" --dataset_dir "$2" \
+deepspeed ${NPROC:+--num_accelerators "$NPROC"} "$ROOT/eval_reasonseg.py" --version "$1" --dataset_dir "$2" \
   --val_dataset "$splits" "${@:3}"

@@ -3,4 +3,6 @@
 #   bash scripts/quickstart.sh [RUN_FOLDER]     (default runs/quickstart; made anew each time)
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
-python -m scripts.quickstart "${1:-runs/quickstart}"
+target=${1:+$(realpath -m "$1")}
+cd "$ROOT"
+python -m scripts.quickstart "${target:-runs/quickstart}"

@@ -2,6 +2,7 @@
 # Environment, lint, types, tests: everything that a change must pass.
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
+cd "$ROOT"
 ruff check .
 mypy .
 # A process for each core, with one thread; tests of a file share what they set up. A process that dies ends the run:
