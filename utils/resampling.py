@@ -22,28 +22,28 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize to `size`, pixel centres aligned, and keep the top left corner of size `kept`."""
+    """Resize to `size`, pixel centres aligned, and crop the top left corner of size `crop`."""
 
     size: Size
-    kept: Size
+    crop: Size
     antialias: bool = False
 
-    def along(self, axis: int) -> Line:
+    def axis_resize(self, axis: int) -> AxisResize:
         """What it does along one axis."""
-        return Line(self.size[axis], self.kept[axis], self.antialias)
+        return AxisResize(self.size[axis], self.crop[axis], self.antialias)
 
 
 @dataclass(frozen=True)
-class Line:
+class AxisResize:
     """A resize of one axis."""
 
     size: int
-    kept: int
+    crop: int
     antialias: bool
 
-    def of_rows(self, width: int) -> Resize:
+    def on_rows(self, width: int) -> Resize:
         """The resize of the rows of maps whose width stays."""
-        return Resize((self.size, width), (self.kept, width), self.antialias)
+        return Resize((self.size, width), (self.crop, width), self.antialias)
 
 
 Chain = tuple[Resize, ...]
@@ -59,12 +59,12 @@ def resample(maps: Tensor, *chain: Resize) -> Tensor:
     return result
 
 
-def _run(maps: Tensor, chain: Chain) -> Tensor:
+def _apply(maps: Tensor, chain: Chain) -> Tensor:
     if len(maps) == 0:  # which CUDA's kernels refuse
-        return maps.new_zeros(0, *chain[-1].kept)
+        return maps.new_zeros(0, *chain[-1].crop)
     stacked = maps[:, None]
     for step in chain:
-        stacked = _resized(stacked, step)[:, :, : step.kept[0], : step.kept[1]]
+        stacked = _resized(stacked, step)[:, :, : step.crop[0], : step.crop[1]]
     return stacked[:, 0]
 
 
@@ -85,20 +85,20 @@ def _shrink(stacked: Tensor, step: Resize) -> float:
 def _by_matrices(stacked: Tensor, step: Resize) -> Tensor:
     """The same resize as two matrix products, with operators that the CPU made."""
     rows, columns = (
-        _operator(length, (Line(after, after, step.antialias),), torch.device("cpu")).to(stacked.device)
+        _matrix(length, (AxisResize(after, after, step.antialias),), torch.device("cpu")).to(stacked.device)
         for length, after in zip(stacked.shape[2:], step.size, strict=True)
     )
     return rows @ stacked @ columns.T
 
 
 @lru_cache(maxsize=64)
-def _operator(length: int, lines: tuple[Line, ...], device: torch.device) -> Tensor:
+def _matrix(length: int, resizes: tuple[AxisResize, ...], device: torch.device) -> Tensor:
     """(after, length) matrix of resizes along one axis: what they make of each unit vector."""
     parts = []
     for start in range(0, length, BLOCK):
         units = torch.zeros(1, length, min(BLOCK, length - start), device=device)
         units[0].diagonal(-start).fill_(1)
-        parts.append(_run(units, tuple(line.of_rows(units.shape[2]) for line in lines))[0])
+        parts.append(_apply(units, tuple(resize.on_rows(units.shape[2]) for resize in resizes))[0])
     return torch.cat(parts, dim=1)
 
 
@@ -106,14 +106,14 @@ class _Resample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, chain: Chain) -> Tensor:
         ctx.chain, ctx.size = chain, maps.shape[1:]
-        return _run(maps, chain)
+        return _apply(maps, chain)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         rows, columns = (
-            _operator(length, tuple(step.along(axis) for step in ctx.chain), gradient.device)
+            _matrix(length, tuple(step.axis_resize(axis) for step in ctx.chain), gradient.device)
             for axis, length in enumerate(ctx.size)
         )
         return rows.T @ (gradient @ columns), None

@@ -7,15 +7,14 @@ Letters: n targets of one image, P image tokens, H W original image size.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anchorseg.method.losses import MaskLoss, mask_loss
 from utils import geometry
+from utils.filters import content_box, gaussian_weights, separable_filter
 
 TOKEN_TO_MASK_KERNEL = 31
 """Side of the Gaussian on the image, in pixels."""
@@ -27,39 +26,6 @@ SIGMA = 7.0
 """Standard deviation of both Gaussians, in pixels and in patches."""
 
 TOKEN_TO_MASK_SMOOTH = 1e-6
-
-
-def _gaussian(kernel: int, sigma: float) -> list[float]:
-    radius = kernel // 2
-    weights = [math.exp(-((offset / sigma) ** 2) / 2) for offset in range(-radius, radius + 1)]
-    total = sum(weights)
-    return [weight / total for weight in weights]
-
-
-def _blur(maps: Tensor, weights: list[float]) -> Tensor:
-    """Separable filter with reflected borders, as shifted sums: faster than a one-channel convolution, never TF32."""
-    height, width = maps.shape[1:]
-    radius = len(weights) // 2
-    padded = F.pad(maps[:, None], (radius, radius, radius, radius), mode="reflect")[:, 0]
-    rows = maps.new_zeros((len(maps), padded.shape[1], width))
-    for offset, weight in enumerate(weights):
-        rows.add_(padded[:, :, offset : offset + width], alpha=weight)
-    blurred = maps.new_zeros(maps.shape)
-    for offset, weight in enumerate(weights):
-        blurred.add_(rows[:, offset : offset + height], alpha=weight)
-    return blurred
-
-
-def _occupied(masks: Tensor, margin: int) -> tuple[slice, slice, slice]:
-    """Index of a part of masks (n, h, w) outside which all of them are zero; everything where all of them are."""
-    if min(masks.shape[1:]) <= 2 * margin:
-        return slice(None), slice(None), slice(None)
-    used = masks.any(dim=0)
-    lines = [used.any(dim=other).int() for other in (1, 0)]
-    ends = [end for line in lines for end in (line.argmax(), len(line) - line.flip(0).argmax())]
-    top, bottom, left, right = torch.stack(ends).tolist()  # the device is waited for once
-    rows, columns = (slice(max(low - margin, 0), high + margin) for low, high in ((top, bottom), (left, right)))
-    return slice(None), rows, columns
 
 
 @torch.no_grad()
@@ -85,11 +51,11 @@ def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: fl
     smaller = min(masks.shape[1:])
     fitting = max(min(kernel, smaller - 1 + smaller % 2), 3)
     # Two radii of zeros around what is filtered, so that borders other than the image's reflect nothing.
-    part = _occupied(masks, 2 * (fitting // 2))
+    part = content_box(masks, 2 * (fitting // 2))
     soft = torch.zeros_like(masks, dtype=torch.float32)
     content = masks[part].float()
     if smaller > 1:
-        content = _blur(content, _gaussian(fitting, sigma))
+        content = separable_filter(content, gaussian_weights(fitting, sigma))
     highest = content.amax(dim=(1, 2), keepdim=True)
     soft[part] = content / torch.where(highest > 0, highest, 1)
     return soft

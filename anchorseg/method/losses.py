@@ -48,23 +48,23 @@ def mask_loss(
     """
     assert logits.shape == targets.shape, f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ"
     assert not targets.requires_grad
-    entropy, given, shared = _Sums.apply(logits.float(), targets, positive_weight, ignore)
+    bce_sum, prob_sum, intersection = _MaskSums.apply(logits.float(), targets, positive_weight, ignore)
     weight = 1.0 if positive_weight is None else positive_weight
     count: int | Tensor = logits.shape[1] * logits.shape[2]
     if ignore is not None:
         targets = targets.masked_fill(ignore, 0)
         count = (~ignore).expand_as(targets).flatten(1).sum(dim=1).clamp(min=1)
-    wanted = weight * targets.flatten(1).sum(dim=1, dtype=torch.float32)
+    target_sum = weight * targets.flatten(1).sum(dim=1, dtype=torch.float32)
     return MaskLoss(
-        bce=entropy / count,
-        dice=1 - (2 * weight * shared + smooth) / (given + wanted + smooth),
+        bce=bce_sum / count,
+        dice=1 - (2 * weight * intersection + smooth) / (prob_sum + target_sum + smooth),
     )
 
 
-class _Sums(torch.autograd.Function):
-    """Cross entropy, sum p and sum p t of each target, (n,) each.
+class _MaskSums(torch.autograd.Function):
+    """Weighted BCE, sum p and sum p t of each target, (n,) each, with p = sigmoid(x).
 
-    Their gradients are written out, so that of maps of the image's size logits and targets alone stay for backward.
+    The gradients are written out, so that of maps of the image's size logits and targets alone stay for backward.
     """
 
     @staticmethod
@@ -73,27 +73,27 @@ class _Sums(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(logits, targets, weight, ignore)
         soft = targets.to(logits.dtype)
-        # -w t log p - (1 - t) log(1 - p), where -log(1 - p) = x - log p
-        entropy, surprise = torch.addcmul(logits, soft, logits, value=-1), F.softplus(-logits)
-        entropy.add_(surprise if weight is None else surprise.mul_((soft * (weight - 1)).add_(1)))
-        given = logits.sigmoid()
+        # w t (-log p) + (1 - t) (-log(1 - p)), where -log(1 - p) = x - log p
+        bce, neg_log_prob = torch.addcmul(logits, soft, logits, value=-1), F.softplus(-logits)
+        bce.add_(neg_log_prob if weight is None else neg_log_prob.mul_((soft * (weight - 1)).add_(1)))
+        prob = logits.sigmoid()
         if ignore is not None:
-            entropy.masked_fill_(ignore, 0)
-            given.masked_fill_(ignore, 0)
-        shared = (given * soft).flatten(1).sum(dim=1)
-        return entropy.flatten(1).sum(dim=1), given.flatten(1).sum(dim=1), shared
+            bce.masked_fill_(ignore, 0)
+            prob.masked_fill_(ignore, 0)
+        intersection = (prob * soft).flatten(1).sum(dim=1)
+        return bce.flatten(1).sum(dim=1), prob.flatten(1).sum(dim=1), intersection
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         logits, targets, weight, ignore = ctx.saved_tensors
-        of_entropy, of_given, of_shared = (gradient.view(-1, 1, 1) for gradient in gradients)
+        grad_bce, grad_prob_sum, grad_intersection = (gradient.view(-1, 1, 1) for gradient in gradients)
         soft = targets.to(logits.dtype)
         p = logits.sigmoid()
-        # d p / d x = p (1 - p) for both sums
-        slope = torch.addcmul(p, p, p, value=-1).mul_((soft * of_shared).add_(of_given))
-        # d entropy / d x = p - t, and p (1 + (w - 1) t) - w t with a weight
-        positive = soft if weight is None else soft * weight
-        of_logits = p if weight is None else p.mul_((positive - soft).add_(1))
-        slope.add_(of_logits.sub_(positive).mul_(of_entropy))
-        return (slope if ignore is None else slope.masked_fill_(ignore, 0)), None, None, None
+        # d p / d x = p (1 - p), for sum p and for sum p t
+        grad_logits = torch.addcmul(p, p, p, value=-1).mul_((soft * grad_intersection).add_(grad_prob_sum))
+        # d bce / d x = p - t, and p (1 + (w - 1) t) - w t with a weight
+        weighted = soft if weight is None else soft * weight
+        grad_of_bce = p if weight is None else p.mul_((weighted - soft).add_(1))
+        grad_logits.add_(grad_of_bce.sub_(weighted).mul_(grad_bce))
+        return (grad_logits if ignore is None else grad_logits.masked_fill_(ignore, 0)), None, None, None

@@ -13,7 +13,7 @@ THIN = (Resize((336, 336), (27, 336)), Resize((97, 1203), (97, 1203)))
 def plain(maps, chain):
     for step in chain:
         maps = F.interpolate(maps[:, None], step.size, mode="bilinear", antialias=step.antialias)[:, 0]
-        maps = maps[:, : step.kept[0], : step.kept[1]]
+        maps = maps[:, : step.crop[0], : step.crop[1]]
     return maps
 
 
