@@ -48,7 +48,8 @@ def place(tmp_path_factory):
 
 def command(place, name, *extra):
     return [
-        str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", str(place / "train.py"),
+        str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--master_port",
+        str(26500 + os.getpid() % 1000), str(place / "train.py"),
         "--preset", "tiny", "--train_scope", "paper", "--dataset_dir", str(place / "scenes"),
         "--log_base_dir", str(place), "--exp_name", name, "--epochs", "1", "--steps_per_epoch", "4",
         "--batch_size", "1", "--print_freq", "1", "--workers", "0", "--warmup_steps", "2", "--lr", "1e-4",
