@@ -6,14 +6,17 @@ import io
 import struct
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import DataError
 from utils.files import read_bytes, refuse_irregular
 from utils.json_text import foreign_content
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
@@ -120,6 +123,8 @@ def _opened(path: Path, what: str) -> Image.Image:
 
 
 def _header(source: Path | io.BytesIO, path: str | Path, what: str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError  # here, for it takes as long as the rest of a command's start
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -139,6 +144,8 @@ def _header(source: Path | io.BytesIO, path: str | Path, what: str) -> Image.Ima
 
 
 def _orientation(image: Image.Image) -> int | None:
+    from PIL import ExifTags
+
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGED:
@@ -161,6 +168,8 @@ def _verify(image: Image.Image, path: str | Path, what: str) -> None:
 
 
 def _turned(image: Image.Image, path: str | Path, what: str) -> Image.Image:
+    from PIL import ImageOps
+
     try:
         image.load()
         turned: Image.Image | None = ImageOps.exif_transpose(image)

@@ -20,7 +20,7 @@ try:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 except SystemExit as stopped:
     status = stopped.code
-heavy = [module for module in ("torch", "transformers", "deepspeed", "peft") if module in sys.modules]
+heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL") if module in sys.modules]
 print("imported:", heavy, "status:", status)
 """
 
