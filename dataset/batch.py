@@ -110,14 +110,19 @@ class Sequences:
 
     def prefixes(self, images: int) -> Sequences:
         """The prefix alone, a row for each of so many images."""
-        shared = self.segments[0] == PREFIX
-        ids, segments, positions = (
-            values[:1, shared].expand(images, -1) for values in (self.input_ids, self.segments, self.positions)
-        )
-        rows = torch.arange(images, device=ids.device)
-        return Sequences(
-            input_ids=ids, segments=segments, positions=positions, row_images=rows, image_start=self.image_start
-        )
+        return prefix_rows(self.input_ids[0, self.segments[0] == PREFIX], self.image_start, images)
+
+
+def prefix_rows(prefix: Tensor, image_start: int, images: int) -> Sequences:
+    """A prefix of ids (T,) with its image tokens from a column on, as a row for each of so many images."""
+    ids = prefix.expand(images, -1)
+    return Sequences(
+        input_ids=ids,
+        segments=torch.full_like(ids, PREFIX),
+        positions=torch.arange(len(prefix), device=prefix.device).expand_as(ids),
+        row_images=torch.arange(images, device=prefix.device),
+        image_start=image_start,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

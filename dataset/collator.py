@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.batch import IGNORED_LABEL, PADDING, PREFIX, BankPositions, Batch, Conversations, Images, Sequences
+from dataset.batch import (
+    IGNORED_LABEL,
+    PADDING,
+    PREFIX,
+    BankPositions,
+    Batch,
+    Conversations,
+    Images,
+    Sequences,
+    prefix_rows,
+)
 from dataset.feature_store import FeatureStore, image_key
 from dataset.prompt import Branch, PromptEncoder, Slot
 from dataset.sample import Sample
@@ -133,14 +143,7 @@ class Collator:
 
     def prefixes(self, images: int) -> Sequences:
         """The prompt up to the image's end, a row for each of so many images."""
-        ids = torch.tensor([self.prompt.prefix] * images)
-        return Sequences(
-            input_ids=ids,
-            segments=torch.full_like(ids, PREFIX),
-            positions=torch.arange(ids.shape[1]).expand_as(ids),
-            row_images=torch.arange(images),
-            image_start=self.prompt.image_start,
-        )
+        return prefix_rows(torch.tensor(self.prompt.prefix), self.prompt.image_start, images)
 
     def _rows(self, encoded: Sequence[EncodedSample]) -> list[_Row]:
         prefix = self.prompt.prefix

@@ -9,8 +9,8 @@ Letters: B images, R rows, T positions, P image tokens, D language width, V voca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import torch
@@ -190,5 +190,4 @@ def mask_backbone(name: str) -> type[MaskBackbone]:
 def _resolve(name: str, known: dict[str, str], what: str) -> Any:
     if name not in known:
         raise ValueError(f"{what} is {name!r}; allowed: {', '.join(known)}")
-    module, _, attribute = known[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(known[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -18,7 +17,7 @@ from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.head import Segmentation
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
-from dataset.batch import Batch, Images
+from dataset.batch import Batch, Images, move
 from dataset.collator import Collator
 from dataset.sample import Protocol, RejectSlot, Sample, TargetSlot
 from utils.errors import DataError
@@ -88,7 +87,11 @@ class Responder:
     def ready(self, batch: Batch) -> Batch:
         """The batch where the model is, with stored features where there is a cache."""
         weight = next(self.model.parameters())
-        return dataclasses.replace(batch.to(weight.device, weight.dtype), images=self.images_ready(batch.images))
+        return Batch(
+            records=batch.records,
+            images=self.images_ready(batch.images),
+            conversations=move(batch.conversations, weight.device, weight.dtype),
+        )
 
     def images_ready(self, images: Images) -> Images:
         """The images where the model is, with stored features where there is a cache."""
