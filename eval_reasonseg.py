@@ -15,7 +15,7 @@ from utils.errors import exit_on_error
 from utils.files import make_folder
 from utils.pictures import save_picture
 from utils.run_lock import run_lock
-from utils.settings import parse, setting, to_dict
+from utils.settings import Settings, parse, setting, to_dict
 from utils.waiting import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSettings:
+class EvalSettings(Settings):
     """What to evaluate, how, and where to write."""
 
     version: str = setting(help="model folder written by merge_lora_weights.py")

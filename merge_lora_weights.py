@@ -10,13 +10,13 @@ from typing import Literal
 from anchorseg.training import lisa_flags
 from utils.errors import CheckpointError, exit_on_error
 from utils.files import new_folder, refuse_existing, write_json
-from utils.settings import parse, setting
+from utils.settings import Settings, parse, setting
 
 TOLERANCE = {"torch.float32": 1e-4, "torch.bfloat16": 5e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeSettings:
+class MergeSettings(Settings):
     """What to merge, and where to."""
 
     run: str = setting(help="run folder, such as runs/EXP_NAME")

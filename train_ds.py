@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorseg.training import lisa_flags
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import RunSettings, TrainSettings
 from utils.errors import SettingsError, exit_on_error
 from utils.run_lock import run_lock
 from utils.settings import parse, render, to_dict
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 PRESETS = Path(__file__).parent / "configs"
 
 
-def check_run_folder(settings: TrainSettings, folder: Path) -> None:
+def check_run_folder(settings: RunSettings) -> None:
     """Refuse to mix two runs in one folder."""
+    folder = settings.folder
     if not settings.resume and (folder / "checkpoints").exists():
         raise SettingsError(
             f"{folder} already holds a run; pass --resume to continue it, or another --exp_name to begin a new one"
@@ -34,14 +35,13 @@ def check_run_folder(settings: TrainSettings, folder: Path) -> None:
 def main(argv: list[str]) -> None:
     """Read the settings, then train; torch and DeepSpeed take seconds to import, and wait until the flags are right."""
     settings = parse(TrainSettings, argv, preset_dir=PRESETS, description=__doc__, elsewhere=lisa_flags.TRAINING)
-    folder = Path(settings.log_base_dir) / settings.exp_name
-    check_run_folder(settings, folder)
+    check_run_folder(settings)
     if settings.device == "cpu":  # read when torch and DeepSpeed are imported
         os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
     wait_without_spinning()
     with StopSignals() as stop:
         check_settings(settings)
-        with run_lock(folder):
+        with run_lock(settings.folder):
             train(settings, stop)
 
 
@@ -78,27 +78,26 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     warnings.filterwarnings("ignore", message=r"barrier\(\): using the device under current context")
     deepspeed.init_distributed(timeout=COLLECTIVE_TIMEOUT)
     own_device()  # now, for under mpirun DeepSpeed has just found out which it is
-    folder = Path(settings.log_base_dir) / settings.exp_name
-    check_shared(folder)
+    check_shared(settings.folder)
     model, registry = build_for_training(settings)
     if is_main():
         print(render(settings), "\ntrained parameters:\n" + describe_trainable(model), sep="\n")
     trainer = Trainer(settings, model, registry)
     progress = trainer.start()
     try:
-        with RunFolder(folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
+        with RunFolder(settings.folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
             progress = trainer.run(run_folder, progress, stop)
     except SystemExit:  # asked to stop, as every rank was
         leave()
         raise
     if is_main():
-        print(farewell(settings, folder, progress))
+        print(farewell(settings, progress))
     leave()
 
 
-def farewell(settings: TrainSettings, folder: Path, progress: Progress) -> str:
+def farewell(settings: TrainSettings, progress: Progress) -> str:
     """Where the result is, how good it is, and what comes next."""
-    best = "not validated"
+    folder, best = settings.folder, "not validated"
     if progress.best_score is not None:
         best = f"best {settings.select_by} {progress.best_score:.4f} at step {progress.best_step}"
     data = ["--dataset_dir", settings.dataset_dir, "--val_dataset", settings.val_dataset]

@@ -20,11 +20,12 @@ from anchorseg.inference.generation import answer_questions
 from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput
 from anchorseg.method.objective import Objective
+from anchorseg.training.settings import OptimizationSettings
 from benchmarks import naive
 from benchmarks.counting import Counter, on_meta
 from benchmarks.generation import one_by_one
 from benchmarks.plot import draw_lines
-from benchmarks.workload import WordRegistry, answer_ids, build, collate, questions_of, samples, settings_of
+from benchmarks.workload import WordRegistry, answer_ids, build, collate, questions_of, samples
 from dataset.batch import Batch
 
 CLIP, SAM_ENCODER, HEAD, REST = "CLIP and projector", "SAM encoder", "lm_head, both ways", "mask decoder, both ways"
@@ -52,8 +53,7 @@ def large_modules(model: AnchorSegModel) -> list[tuple[str, nn.Module]]:
 
 def step_parts(model: AnchorSegModel, batch: Batch, forward: Forward) -> Parts:
     """Operations of forward, objective and backward, part by part."""
-    settings = settings_of("7b")
-    objective = Objective(settings.loss_weights(), model.head)
+    objective = Objective(OptimizationSettings().loss_weights(), model.head)
     counter = Counter()
     states: list[Tensor] = []
     catch = model.llava.language_model.register_forward_hook(lambda *call: states.append(call[2].last_hidden_state))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from anchorseg.inference.collate import make_collator
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from dataset.collator import Collator
@@ -35,7 +35,7 @@ from utils.seeding import generator_for
 
 def seven_billion() -> tuple[AnchorSegConfig, TokenRegistry]:
     """Sizes of the 7B model with a small tokenizer; no weight is made."""
-    settings = TrainSettings()
+    settings = ModelSettings()
     registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
     return preset_config(settings.size, settings.method(), registry), registry
 

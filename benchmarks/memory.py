@@ -26,7 +26,7 @@ from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.training.engine_config import BITSANDBYTES, deepspeed_config
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings, OptimizationSettings, TrainSettings
 from benchmarks.counting import Counter, on_meta, tensors_in
 from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
 from dataset.batch import Batch
@@ -135,7 +135,7 @@ class Activations:
     backward: int
 
 
-def activations(model: AnchorSegModel, batch: Batch, settings: TrainSettings) -> Activations:
+def activations(model: AnchorSegModel, batch: Batch, settings: OptimizationSettings) -> Activations:
     """Run a micro-batch under DeepSpeed's handling of gradients: each goes into a buffer as soon as it is there."""
     objective = Objective(settings.loss_weights(), model.head)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -183,7 +183,7 @@ class Trained:
     main_memory: int
 
 
-def trained_bytes(settings: TrainSettings, sizes: list[int]) -> Trained:
+def trained_bytes(settings: OptimizationSettings, sizes: list[int]) -> Trained:
     """What DeepSpeed 0.19.8 holds for trained tensors under ZeRO 2 in bf16 on one GPU.
 
     No type is set for the accumulation of gradients, so that they are summed in bf16. All trained weights are one flat
@@ -234,7 +234,7 @@ class Peak:
         return max(self.forward, self.backward, self.step)
 
 
-def peak_of(model: AnchorSegModel, settings: TrainSettings, counted: Activations) -> Peak:
+def peak_of(model: AnchorSegModel, settings: OptimizationSettings, counted: Activations) -> Peak:
     """Phases of a step with these settings."""
     sizes = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     bucket = deepspeed_config(settings, sum(sizes))["zero_optimization"]["reduce_bucket_size"]
@@ -271,7 +271,7 @@ def _quantized(weight: Tensor, quantization: Quantization) -> int:
     return weight.numel() // 2 + blocks + 4 * -(-blocks // 256)
 
 
-def build_meta(settings: TrainSettings, size: str, *, trains: bool) -> tuple[AnchorSegModel, WordRegistry]:
+def build_meta(settings: ModelSettings, size: str, *, trains: bool) -> tuple[AnchorSegModel, WordRegistry]:
     """A model on the meta device in bf16, with what the settings train, or as it is saved."""
     model, registry = empty(settings, size, dtype=DTYPE, device="meta", trains=trains)
     return model.train(trains), registry

@@ -18,9 +18,10 @@ import torch
 
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
+from anchorseg.training.settings import OptimizationSettings
 from benchmarks import flops, naive
 from benchmarks.measure import Cost, as_json, describe, in_turn, matmul_peak
-from benchmarks.workload import SIZE_NAMES, WordRegistry, build, collate, samples, settings_of
+from benchmarks.workload import SIZE_NAMES, WordRegistry, build, collate, samples
 from dataset.batch import Batch
 from dataset.sample import Sample
 
@@ -40,7 +41,7 @@ class Steps:
     ) -> None:
         self.model = model
         self.checkpointing = checkpointing
-        self.weights = settings_of("7b").loss_weights()
+        self.weights = OptimizationSettings().loss_weights()
         self.objective = Objective(self.weights, model.head)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
         weight = model.llava.lm_head.weight

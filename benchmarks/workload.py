@@ -16,7 +16,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.build import choose_trainable
 from anchorseg.training.pretrained import uninitialized
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import SIZES, preset_config, token_ids
 from dataset.batch import PREFIX, Batch
@@ -65,7 +65,7 @@ class WordRegistry(TokenRegistry):
         return [3 + zlib.crc32(word.encode()) % (self.pieces - 3) for word in WORD.findall(text)]
 
 
-def mid_config(settings: TrainSettings, registry: TokenRegistry) -> AnchorSegConfig:
+def mid_config(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConfig:
     """A model in which matrix products dominate on a CPU too, with the 7B model's 24 x 24 image tokens."""
     text = LlamaConfig(
         hidden_size=512,
@@ -95,10 +95,10 @@ def mid_config(settings: TrainSettings, registry: TokenRegistry) -> AnchorSegCon
     )
 
 
-def settings_of(size: str, rows: Rows = "all") -> TrainSettings:
+def settings_of(size: str, rows: Rows = "all") -> ModelSettings:
     """The paper's recipe without dropout, so that two passes can be compared; `rows` of the vocabulary tables train."""
     known = cast(Size, size) if size in SIZES else "tiny"
-    return TrainSettings(size=known, lora_dropout=0.0, train_embeddings=rows)
+    return ModelSettings(size=known, lora_dropout=0.0, train_embeddings=rows)
 
 
 def build(
@@ -120,7 +120,7 @@ def build(
 
 
 def empty(
-    settings: TrainSettings, size: str, *, dtype: torch.dtype, device: str, trains: bool = True
+    settings: ModelSettings, size: str, *, dtype: torch.dtype, device: str, trains: bool = True
 ) -> tuple[AnchorSegModel, WordRegistry]:
     """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
     registry = WordRegistry.of(size, settings.num_latents)

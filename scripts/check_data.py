@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import DataSettings
 from dataset.registry import FAMILIES, datasets
 from utils.errors import SettingsError, exit_on_error
 from utils.pictures import check_picture_path, save_picture
@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         default = FAMILIES[family].chosen
         parser.add_argument(f"--{family}_data", default=default, help=f"datasets of {family}, joined by ||")
     parser.add_argument("--custom_data", help="folder of the family custom")
-    parser.add_argument("--explanatory", type=float, default=TrainSettings.explanatory, help="as in train_ds.py")
+    parser.add_argument("--explanatory", type=float, default=DataSettings.explanatory, help="as in train_ds.py")
     parser.add_argument("--index_dir", help="as in train_ds.py")
-    parser.add_argument("--workers", type=int, default=TrainSettings.workers, help="processes that check records")
+    parser.add_argument("--workers", type=int, default=DataSettings.workers, help="processes that check records")
     parser.add_argument("--sheet", help="picture to write, with samples of every dataset that can train")
     given = parser.parse_args(argv)
     chosen = {family: getattr(given, f"{family}_data") for family in datasets()}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings, TrainSettings
 from utils.errors import exit_on_error
 from utils.settings import parse
 
@@ -22,7 +22,7 @@ LLAMA_PIECES = 32_000
 PAPER = {"7b": "306.29 M of 7.77 B (3.94 %)"}
 
 
-def meta_model(settings: TrainSettings) -> AnchorSegModel:
+def meta_model(settings: ModelSettings) -> AnchorSegModel:
     """The training model of a preset on the meta device, its tables sized for LLaMA's vocabulary."""
     import torch
 
@@ -50,7 +50,7 @@ def unused_in_published(model: AnchorSegModel) -> tuple[int, int]:
     return (layers + 1) * model.width, projector
 
 
-def table(settings: TrainSettings) -> str:
+def table(settings: ModelSettings) -> str:
     """The table, one group a line."""
     from anchorseg.training.trainable import trainable_groups
 

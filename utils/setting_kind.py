@@ -1,25 +1,31 @@
 """What one setting accepts: conversion from flags and JSON, and the sentence for what is refused."""
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from utils.shown import shown
 
 _NOUNS = {int: "whole number", float: "number", str: "text", bool: "switch"}
-_BOUND_WORDS = {"minimum": "at least", "above": "above", "maximum": "at most", "below": "below"}
-
-
+_LIMITS: dict[str, tuple[str, Callable[[Any, float], bool]]] = {
+    "minimum": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "maximum": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
 _MOST_BITS = 64
 """Of a whole number; no setting means more."""
 
 
-def _is_plain(text: str) -> bool:
-    """Whether a text can be a path, and be written: no NUL, and no half of a surrogate pair."""
-    return "\0" not in text and text.encode("utf-8", "replace").decode() == text
+def _is_plain(value: Any) -> bool:
+    """Whether a number is finite and not huge, and a text can be a path, and be written: no NUL, no lone surrogate."""
+    if isinstance(value, str):
+        return "\0" not in value and value.encode("utf-8", "replace").decode() == value
+    return value.bit_length() <= _MOST_BITS if isinstance(value, int) else math.isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +54,7 @@ class Kind:
             element = "one of " + ", ".join(str(choice) for choice in self.choices)
         else:
             noun = "true or false" if self.base is bool and from_json else _NOUNS[self.base]
-            limits = " and ".join(f"{_BOUND_WORDS[name]} {limit}" for name, limit in self.bounds.items())
+            limits = " and ".join(f"{_LIMITS[name][0]} {limit}" for name, limit in self.bounds.items())
             element = ("" if noun in ("text", "true or false") else "a ") + f"{noun} {limits}".rstrip()
         text = f"a {'list' if from_json else 'comma-separated list'}, each {element}" if self.many else element
         return f"{text}, or {'null' if from_json else 'none'}" if self.optional else text
@@ -59,58 +65,40 @@ class Kind:
             return None
         if self.many:
             parts = text.split(",") if text.strip() else []
-            return tuple(self._allowed(self._element_from_text(part.strip())) for part in parts)
-        return self._allowed(self._element_from_text(text))
+            return tuple(self._element_from_text(part.strip()) for part in parts)
+        return self._element_from_text(text)
 
     def from_json(self, value: Any) -> Any:
         """Check a JSON or Python value; raises ValueError, without a message, if it is not allowed."""
         if value is None and self.optional:
             return None
-        if self.many:
-            if not isinstance(value, list | tuple):
-                raise ValueError
-            return tuple(self._allowed(self._element_from_json(element)) for element in value)
-        return self._allowed(self._element_from_json(value))
+        if not self.many:
+            return self._element_from_json(value)
+        if not isinstance(value, list | tuple):
+            raise ValueError
+        return tuple(self._element_from_json(element) for element in value)
 
     def refusal(self, name: str, value: object, *, from_json: bool = False) -> str:
         """The sentence for a value that is not allowed."""
         return f"{name} is {shown(value)}; it must be {self.describe(from_json=from_json)}."
 
     def _element_from_text(self, text: str) -> Any:
-        if self.base is bool:
-            return text == "true" if text in ("true", "false") else self._refuse()
-        return self.base(text)
+        return self._allowed({"true": True, "false": False}.get(text) if self.base is bool else self.base(text))
 
     def _element_from_json(self, value: Any) -> Any:
-        if self.base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value) if value.bit_length() < 1000 else self._refuse()
-        return value if type(value) is self.base else self._refuse()
+        if self.base is float and type(value) is int and value.bit_length() < 1000:
+            value = float(value)
+        return self._allowed(value)
 
     def _allowed(self, value: Any) -> Any:
-        if isinstance(value, float) and not math.isfinite(value):
-            self._refuse()
-        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            self._refuse()
-        if isinstance(value, str) and not _is_plain(value):
-            self._refuse()
-        if self.choices and value not in self.choices:
-            self._refuse()
-        inside = {
-            "minimum": lambda limit: value >= limit,
-            "above": lambda limit: value > limit,
-            "maximum": lambda limit: value <= limit,
-            "below": lambda limit: value < limit,
-        }
-        if not all(inside[name](limit) for name, limit in self.bounds.items()):
-            self._refuse()
+        if type(value) is not self.base or not _is_plain(value) or (self.choices and value not in self.choices):
+            raise ValueError
+        if not all(_LIMITS[name][1](value, limit) for name, limit in self.bounds.items()):
+            raise ValueError
         return value
 
-    @staticmethod
-    def _refuse() -> typing.NoReturn:
-        raise ValueError
 
-
-def kind_of(annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[str, float] | None = None) -> Kind:
+def kind_of(annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[str, float]) -> Kind:
     """Read a field's annotation.
 
     Args:
@@ -121,16 +109,14 @@ def kind_of(annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[s
     Raises:
         TypeError: if the annotation is of another form, a mistake in the class that declares it.
     """
-    bounds = bounds or {}
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType) and len(inner) == 2 and types.NoneType in inner:
-        (present,) = (argument for argument in inner if argument is not types.NoneType)
-        kind = kind_of(present, choices=choices, bounds=bounds)
-        return Kind(base=kind.base, choices=kind.choices, optional=True, many=kind.many, bounds=bounds)
+        present = inner[0] if inner[1] is types.NoneType else inner[1]
+        return replace(kind_of(present, choices=choices, bounds=bounds), optional=True)
     if origin is tuple and len(inner) == 2 and inner[1] is Ellipsis:
         kind = kind_of(inner[0], choices=choices, bounds=bounds)
         if not kind.many and not kind.optional:
-            return Kind(base=kind.base, choices=kind.choices, many=True, bounds=bounds)
+            return replace(kind, many=True)
     if origin is Literal and len({type(choice) for choice in inner}) == 1:
         return Kind(base=type(inner[0]), choices=inner, bounds=bounds)
     if annotation in _NOUNS:

@@ -4,11 +4,10 @@ import argparse
 import dataclasses
 import difflib
 import json
-import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from utils.errors import SettingsError
 from utils.files import to_json
@@ -16,7 +15,6 @@ from utils.setting_kind import Kind, kind_of
 
 T = TypeVar("T")
 _REQUIRED = dataclasses.MISSING
-_LAUNCHER_FLAGS = ("--local_rank", "--local-rank")
 _HINTS = {
     "expected one argument": "write --name=value for a value that begins with a dash",
     "ignored explicit argument": "a switch takes no value; write --name or --no_name",
@@ -36,7 +34,7 @@ def setting(
     may_change: bool = False,
     group: str = "",
 ) -> Any:
-    """Declare one field of a settings class (``@dataclass(frozen=True, kw_only=True)``).
+    """Declare one field of a settings class, see `Settings`.
 
     Args:
         default: value when nothing else gives one; without it the flag is required.
@@ -47,7 +45,7 @@ def setting(
         above: exclusive lower limit; `below` likewise.
         below: exclusive upper limit.
         may_change: whether a run may be resumed with another value.
-        group: heading in `--help` and in `render`.
+        group: heading in `--help` and in `render`; by default `GROUP` of the class that declares the field.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum, "below": below}
     bounds = {name: limit for name, limit in limits.items() if limit is not None}
@@ -60,22 +58,47 @@ def names_that_may_change(cls: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("may_change"))
 
 
-def flags_of(name: str, *parts: type, **more: tuple[Any, Any]) -> type:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of settings classes (``@dataclass(frozen=True, kw_only=True)``): checks types and limits of an instance.
+
+    A class may be composed of others by inheritance. As in every dataclass, fields of the last base then come first.
+
+    Raises:
+        SettingsError: naming the setting, its value and what is allowed.
+    """
+
+    GROUP: ClassVar[str] = ""
+    """Heading of the fields that the class declares, where they name none."""
+
+    def __post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        _checked(type(self), values, source="")
+
+
+def flags_of(name: str, *parts: type) -> type:
     """A settings class with the fields of others, each declared once: the first part that has a name decides it.
+
+    Nothing else of the parts is inherited, their checks of values that go together in particular.
 
     Args:
         name: of the class.
         parts: settings classes.
-        more: further fields: type and `setting`.
     """
-    found: dict[str, tuple[Any, Any]] = {}
+    fields: dict[str, tuple[str, Any, Any]] = {}
     for part in parts:
         hints = typing.get_type_hints(part)
         for field in dataclasses.fields(part):
-            again = dataclasses.field(default=field.default, metadata=dict(field.metadata))
-            found.setdefault(field.name, (hints[field.name], again))
-    fields = [(field, kind, declared) for field, (kind, declared) in {**found, **more}.items()]
-    return dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+            metadata = {**field.metadata, "group": _heading(part, field)}
+            again = dataclasses.field(default=field.default, metadata=metadata)
+            fields.setdefault(field.name, (field.name, hints[field.name], again))
+    return dataclasses.make_dataclass(name, fields.values(), bases=(Settings,), frozen=True, kw_only=True)
+
+
+def _heading(cls: type, field: dataclasses.Field) -> str:
+    """The group of a field, or else that of the class that declares it."""
+    declaring = next(base for base in cls.__mro__ if field.name in vars(base).get("__annotations__", ()))
+    return str(field.metadata.get("group") or getattr(declaring, "GROUP", ""))
 
 
 def _kinds(cls: type) -> dict[str, Kind]:
@@ -83,7 +106,7 @@ def _kinds(cls: type) -> dict[str, Kind]:
     hints = typing.get_type_hints(cls)
     return {
         field.name: kind_of(
-            hints[field.name], choices=field.metadata.get("choices", ()), bounds=field.metadata.get("bounds")
+            hints[field.name], choices=field.metadata.get("choices", ()), bounds=field.metadata.get("bounds", {})
         )
         for field in dataclasses.fields(cls)
     }
@@ -102,13 +125,7 @@ class _Store(argparse.Action):
         super().__init__(*args, **kwargs)
         self.kind = kind
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option: str | None = None,
-    ) -> None:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
         if self.kind.is_switch:
             setattr(namespace, self.dest, option == f"--{self.dest}")
             return
@@ -130,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
     groups: dict[str, Any] = {"": parser}
     kinds = _kinds(cls)
     for field in dataclasses.fields(cls):
-        kind, name, heading = kinds[field.name], field.name, field.metadata.get("group", "")
+        kind, name, heading = kinds[field.name], field.name, _heading(cls, field)
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
         default = "required" if field.default is _REQUIRED else f"default: {_shown(field.default)}"
@@ -183,31 +200,19 @@ def parse(
     epilog = f"Presets in {preset_dir}: {available}." if available else None
     parser = _Parser(description=description, epilog=epilog, allow_abbrev=False)
     add_arguments(parser, cls)
-    given, unknown = parser.parse_known_args(_without_launcher_flags(argv, cls))
+    # Of DeepSpeed's launcher; the same number is in the environment.
+    parser.add_argument("--local_rank", "--local-rank", nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    given, unknown = parser.parse_known_args(argv)
     if unknown:
         raise SettingsError(_unknown_flag(unknown, cls, parser.prog, elsewhere or {}))
     flags = vars(given)
-    preset = _preset_values(cls, flags, preset_dir)
-    missing = [name for name in _required(cls) if name not in flags and name not in preset]
-    if missing:
+    flags.pop("local_rank", None)
+    values = {**_preset_values(cls, flags, preset_dir), **flags}
+    if missing := _missing(cls, values):
         raise SettingsError(
             f"--{missing[0]} is required and was not given; `{parser.prog} --help` describes every flag."
         )
-    return _build(cls, {**preset, **flags})
-
-
-def _without_launcher_flags(argv: Sequence[str] | None, cls: type) -> list[str] | None:
-    """Drop `--local_rank N` and `--local_rank=N`; the same number is in the environment."""
-    if argv is None:
-        argv = sys.argv[1:]
-    kept: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word in _LAUNCHER_FLAGS:
-            next(words, None)
-        elif not word.startswith(tuple(f"{flag}=" for flag in _LAUNCHER_FLAGS)):
-            kept.append(word)
-    return kept
+    return _build(cls, values)
 
 
 def _unknown_flag(unknown: Sequence[str], cls: type, program: str, elsewhere: Mapping[str, str]) -> str:
@@ -233,9 +238,7 @@ def _presets_in(preset_dir: str | Path | None) -> list[str]:
 def _preset_values(cls: type, flags: Mapping[str, Any], preset_dir: str | Path | None) -> dict[str, Any]:
     """Read the preset that the flags, or else the class, name."""
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    if "preset" not in defaults:
-        return {}
-    name = flags.get("preset", defaults["preset"])
+    name = flags.get("preset", defaults.get("preset"))
     if name is None or name is _REQUIRED:
         return {}
     if preset_dir is None:
@@ -284,23 +287,21 @@ def _checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any
     return checked
 
 
-def _required(cls: type) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls) if field.default is _REQUIRED]
+def _missing(cls: type, values: Mapping[str, Any]) -> list[str]:
+    fields = dataclasses.fields(cls)
+    return [field.name for field in fields if field.default is _REQUIRED and field.name not in values]
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     try:
         return cls(**values)
-    except SettingsError:
-        raise
     except ValueError as error:
         raise SettingsError(str(error)) from error
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Every setting by name, as JSON holds it; `from_dict` reads it back."""
-    values: dict[str, Any] = to_json(settings)
-    return values
+    return dict(to_json(settings))
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str = "") -> T:
@@ -316,20 +317,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str = "") -> T
     Raises:
         SettingsError: naming the setting, its value and what is allowed.
     """
-    missing = [name for name in _required(cls) if name not in values]
-    if missing:
+    if missing := _missing(cls, values):
         raise SettingsError(f"{source}the setting {missing[0]!r} is required and is absent.")
     return _build(cls, _checked(cls, values, source))
-
-
-def check(settings: Any) -> None:
-    """Check types and limits of an instance; called in `__post_init__` it guards direct construction too.
-
-    Raises:
-        SettingsError: naming the setting, its value and what is allowed.
-    """
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    _checked(type(settings), values, source="")
 
 
 def _shown(value: Any) -> str:
@@ -348,7 +338,7 @@ def render(settings: Any) -> str:
     width = min(max(len(text) for text in shown.values()), 32)
     lines, heading = [], ""
     for field in fields:
-        group = field.metadata.get("group", "")
+        group = _heading(type(settings), field)
         if group != heading:
             lines.append(f"{group or 'other'}:")
             heading = group

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from utils.settings import check, setting
-
-METHOD = "method"
-"""Heading of these options in `--help`."""
+from utils.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodOptions:
+class MethodOptions(Settings):
     """What every head has: the tokens of a target, and how images and masks are read.
 
     `INFERENCE` names the options that trained weights depend on; the others decide how to train only.
     """
 
+    GROUP: ClassVar[str] = "method"
     INFERENCE: ClassVar[tuple[str, ...]] = (
         "num_latents",
         "clip_statistics",
@@ -25,26 +23,19 @@ class MethodOptions:
         "sam_position_precision",
     )
 
-    num_latents: int = setting(
-        0, help="K; a target writes K latent tokens and <SEG>", minimum=0, maximum=255, group=METHOD
-    )
+    num_latents: int = setting(0, help="K; a target writes K latent tokens and <SEG>", minimum=0, maximum=255)
     clip_statistics: Literal["clip", "sam"] = setting(
-        "clip", help="normalization of the language backbone's view; published: sam", group=METHOD
+        "clip", help="normalization of the language backbone's view; published: sam"
     )
     padding_attention: Literal["zero", "plain"] = setting(
-        "zero",
-        help="attention output of padding patches: zero, as under variable-length flash attention, or plain",
-        group=METHOD,
+        "zero", help="attention output of padding patches: zero, as under variable-length flash attention, or plain"
     )
     void_pixels: Literal["background", "ignore"] = setting(
-        "background", help="ignore pixels in training: background, or left out of every mask term", group=METHOD
+        "background", help="ignore pixels in training: background, or left out of every mask term"
     )
     sam_position_precision: Literal["float32", "weights"] = setting(
-        "float32", help="dtype of SAM's encoding of positions; published: that of the weights", group=METHOD
+        "float32", help="dtype of SAM's encoding of positions; published: that of the weights"
     )
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def bank_length(self) -> int:
@@ -65,35 +56,29 @@ class Method(MethodOptions):
     )
 
     num_latents: int = setting(
-        7, help="K; the query bank has K + 1 queries (Table 4: 3, 7, 15, 31)", minimum=0, maximum=255, group=METHOD
+        7, help="K; the query bank has K + 1 queries (Table 4: 3, 7, 15, 31)", minimum=0, maximum=255
     )
     contextual_queries: bool = setting(
-        True, help="give the K contextual queries to the mask decoder (Table 5, Exp. 4 when off)", group=METHOD
+        True, help="give the K contextual queries to the mask decoder (Table 5, Exp. 4 when off)"
     )
-    spatial_prior: bool = setting(True, help="compute the similarity of anchor and image tokens", group=METHOD)
-    inject_prior: bool = setting(
-        True, help="add the prior to the image features (Table 5, Exp. 2 when off)", group=METHOD
-    )
-    token_to_mask: bool = setting(True, help="train token-to-mask consistency (Table 6)", group=METHOD)
-    mask_to_token: bool = setting(True, help="train mask-to-token consistency (Table 6)", group=METHOD)
+    spatial_prior: bool = setting(True, help="compute the similarity of anchor and image tokens")
+    inject_prior: bool = setting(True, help="add the prior to the image features (Table 5, Exp. 2 when off)")
+    token_to_mask: bool = setting(True, help="train token-to-mask consistency (Table 6)")
+    mask_to_token: bool = setting(True, help="train mask-to-token consistency (Table 6)")
     prior_range: Literal["all", "valid"] = setting(
-        "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image", group=METHOD
+        "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image"
     )
     token_sigma: float = setting(
-        7.0, help="standard deviation of the mask-to-token target's Gaussian, in patches", above=0, group=METHOD
+        7.0, help="standard deviation of the mask-to-token target's Gaussian, in patches", above=0
     )
     token_target: Literal["nearest", "area"] = setting(
-        "nearest",
-        help="how a mask reaches the patch grid: nearest pixel, or area, which keeps small objects",
-        group=METHOD,
+        "nearest", help="how a mask reaches the patch grid: nearest pixel, or area, which keeps small objects"
     )
     token_target_precision: Literal["float32", "bf16"] = setting(
-        "float32", help="dtype that the mask-to-token target is rounded to; published: bf16", group=METHOD
+        "float32", help="dtype that the mask-to-token target is rounded to; published: bf16"
     )
-    cycle_scale: float = setting(
-        1.0, help="cycle logits are scale * r + shift; published: 1 and 0", above=0, group=METHOD
-    )
-    cycle_shift: float = setting(0.0, help="see --cycle_scale", group=METHOD)
+    cycle_scale: float = setting(1.0, help="cycle logits are scale * r + shift; published: 1 and 0", above=0)
+    cycle_shift: float = setting(0.0, help="see --cycle_scale")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.engine_config import checkpoints_gradients
 from anchorseg.training.pretrained import NEW_ROW_STD, join_pretrained, open_parts
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings, TrainSettings
 from anchorseg.training.trainable import set_trainable
 from anchorseg.weights.folder import DTYPES, load_model, tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
@@ -29,7 +29,7 @@ def is_anchorseg_folder(version: str | None) -> bool:
     return version is not None and is_model_folder(Path(version))
 
 
-def check_weights(settings: TrainSettings) -> None:
+def check_weights(settings: ModelSettings) -> None:
     """Refuse weights that are missing or of another size than the preset's, before anything is started.
 
     Raises:
@@ -46,7 +46,7 @@ def check_weights(settings: TrainSettings) -> None:
         open_parts(settings)
 
 
-def _refuse_flags(settings: TrainSettings, names: tuple[str, ...], reason: str) -> None:
+def _refuse_flags(settings: ModelSettings, names: tuple[str, ...], reason: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None:
@@ -70,14 +70,14 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
         if is_main():
             print(*reports, sep="\n")
     choose_trainable(model, settings, registry)
-    if checkpoints_gradients(settings):
+    if checkpoints_gradients(settings, settings.size):
         model.language.adapted.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if settings.compile_sam:
         model.masks.image_encoder.compile()
     return model.train(), registry
 
 
-def choose_trainable(model: AnchorSegModel, settings: TrainSettings, registry: TokenRegistry) -> None:
+def choose_trainable(model: AnchorSegModel, settings: ModelSettings, registry: TokenRegistry) -> None:
     """Add the run's adapters, and freeze what it does not train."""
     lora = settings.lora()
     if lora is not None:
@@ -88,7 +88,7 @@ def choose_trainable(model: AnchorSegModel, settings: TrainSettings, registry: T
     set_trainable(model, settings.train_scope)
 
 
-def _with_training_options(model: AnchorSegModel, settings: TrainSettings) -> None:
+def _with_training_options(model: AnchorSegModel, settings: ModelSettings) -> None:
     """Give a saved model the run's training options; what its weights depend on must agree.
 
     Raises:
@@ -111,7 +111,7 @@ def _with_training_options(model: AnchorSegModel, settings: TrainSettings) -> No
     model.config.method = asdict(wanted)
 
 
-def _from_scratch(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRegistry]:
+def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistry]:
     registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
     config = preset_config(
         settings.size,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 from torch.utils.data import DataLoader
 
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import DataSettings
 from dataset.batch import Batch
 from dataset.checking import Outcome, check_records, refuse_faults, sentence
 from dataset.collator import Collator
@@ -48,8 +48,8 @@ def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:
     return DataFolder(Path(dataset_dir), Path(index_dir) if index_dir else default_index_folder())
 
 
-def family_options(settings: TrainSettings) -> FamilyOptions:
-    """What the training families need of a run's settings."""
+def family_options(settings: DataSettings) -> FamilyOptions:
+    """What the training families need of the settings."""
     return FamilyOptions(
         sets={family: getattr(settings, f"{family}_data") for family in datasets()},
         max_questions=settings.num_classes_per_sample,
@@ -59,7 +59,7 @@ def family_options(settings: TrainSettings) -> FamilyOptions:
     )
 
 
-def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
+def build_mixture(settings: DataSettings, collator: Collator, *, seed: int) -> Mixture:
     """The training stream for a collator; a family of rate 0 is not read, and the datasets of one share its rate.
 
     Raises:
@@ -80,7 +80,7 @@ def build_mixture(settings: TrainSettings, collator: Collator) -> Mixture:
     return Mixture(
         sources,
         rates,
-        seed=settings.seed,
+        seed=seed,
         each_record_once=settings.sampling == "epoch",
         encode=collator.encode,
         max_attempts=1 if settings.strict_data else 20,
@@ -130,13 +130,9 @@ def checked(source: Read, data: DataFolder, *, name: str, workers: int, most: fl
     return cast(Read, source.without(leaving)) if leaving else source
 
 
-@dataclass(frozen=True)
-class _CollateDraws:
-    collator: Collator
-
-    def __call__(self, draws: Sequence[DrawnSample]) -> tuple[Batch, tuple[str, ...]]:
-        skipped = tuple(reason for draw in draws for reason in draw.skipped)
-        return self.collator.collate([draw.encoded for draw in draws]), skipped
+def _collate_draws(draws: Sequence[DrawnSample], collator: Collator) -> tuple[Batch, tuple[str, ...]]:
+    skipped = tuple(reason for draw in draws for reason in draw.skipped)
+    return collator.collate([draw.encoded for draw in draws]), skipped
 
 
 def training_batches(mixture: Mixture, collator: Collator, order: ResumableBatchSampler, workers: int) -> DataLoader:
@@ -144,7 +140,7 @@ def training_batches(mixture: Mixture, collator: Collator, order: ResumableBatch
     return DataLoader(
         mixture,
         batch_sampler=order,
-        collate_fn=_CollateDraws(collator),
+        collate_fn=partial(_collate_draws, collator=collator),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
     )

@@ -1,16 +1,20 @@
-"""DeepSpeed's side of a run: its configuration, the optimizer, and what both refuse."""
+"""DeepSpeed's side of a run: its configuration, the optimizer, what both refuse, and weights that it has divided."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import OptimizationSettings
 from utils.errors import SettingsError
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
 
 BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 
@@ -21,53 +25,50 @@ Calculated (benchmarks/memory.py), with room for about twice as many or as long 
 """
 
 
-def deepspeed_config(settings: TrainSettings, trainable: int) -> dict[str, Any]:
+def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bool = True) -> dict[str, Any]:
     """DeepSpeed's configuration of a run.
 
     Args:
         settings: of the run.
         trainable: number of trained scalars, which bounds the communication buffers.
+        bf16: whether the weights are in it.
     """
     bucket = min(trainable, 500_000_000)
     bucket += bucket % 2  # DeepSpeed aligns parts of a bucket to two elements
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "contiguous_gradients": True,
+        "overlap_comm": torch.cuda.is_available(),
+        "reduce_scatter": True,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+    }
+    if settings.offload == "optimizer":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     return {
         "train_micro_batch_size_per_gpu": settings.batch_size,
         "gradient_accumulation_steps": settings.grad_accumulation_steps,
         "gradient_clipping": settings.gradient_clipping,
         "steps_per_print": 2**31,
-        "bf16": {"enabled": settings.precision == "bf16"},
+        "bf16": {"enabled": bf16},
         # DeepSpeed lists the optimizers it was tested with; those of bitsandbytes are not among them.
         "zero_allow_untested_optimizer": settings.optimizer in BITSANDBYTES,
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "contiguous_gradients": True,
-            "overlap_comm": torch.cuda.is_available(),
-            "reduce_scatter": True,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-            **_offload(settings),
-        },
+        "zero_optimization": zero,
     }
 
 
-def _offload(settings: TrainSettings) -> dict[str, Any]:
-    if settings.offload == "none":
-        return {}
-    return {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
-
-
-def checkpoints_gradients(settings: TrainSettings) -> bool:
+def checkpoints_gradients(settings: OptimizationSettings, size: str) -> bool:
     """Whether the language model is recomputed in backward; auto compares the GPU's memory with ROOMY_GB."""
     if settings.gradient_checkpointing != "auto":
         return settings.gradient_checkpointing == "on"
     if not torch.cuda.is_available():
         return False
-    fixed, per_image = ROOMY_GB[settings.size]
+    fixed, per_image = ROOMY_GB[size]
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return memory < (fixed + per_image * settings.batch_size) * 1e9
 
 
-def build_optimizer(settings: TrainSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build_optimizer(settings: OptimizationSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of a run: torch's AdamW, DeepSpeed's on the CPU where its state is there, or 8-bit.
 
     Raises:
@@ -93,3 +94,30 @@ def _bitsandbytes(name: str) -> Any:
             f"--optimizer {name} needs bitsandbytes, which cannot be imported ({error}); "
             "run: pip install bitsandbytes, or use --optimizer adamw"
         ) from None
+
+
+@contextmanager
+def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
+    """All weights on every rank, so that each may call the model, or parts of it, as often as it likes.
+
+    ZeRO stage 3 otherwise gathers them module by module, all ranks together; below it nothing happens. No training
+    inside. Uses fields of DeepSpeed 0.19's own.
+    """
+    import deepspeed
+
+    if engine.zero_optimization_stage() < 3:
+        yield
+        return
+    offload = engine.optimizer.parameter_offload
+    with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
+        # The hooks would give the weights back behind each module's call.
+        offload.destroy()
+        for parameter in engine.module.parameters():
+            # Else DeepSpeed takes it to be in use by a module, and would not divide it again.
+            parameter.ds_active_sub_modules.clear()
+        # Removed above, but kept in its lists.
+        offload.forward_hooks, offload.backward_hooks = [], []
+        try:
+            yield
+        finally:
+            offload.setup_zero_stage3_hooks()

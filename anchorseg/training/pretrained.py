@@ -13,7 +13,7 @@ from transformers.initialization import no_init_weights
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.presets import token_ids
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
@@ -23,7 +23,7 @@ NEW_ROW_STD = 0.02
 
 
 def join_pretrained(
-    settings: TrainSettings, dtype: torch.dtype
+    settings: ModelSettings, dtype: torch.dtype
 ) -> tuple[AnchorSegModel, TokenRegistry, list[LoadReport]]:
     """The model of `--version`, `--vision_tower` and `--vision_pretrained`; what is new is drawn.
 
@@ -55,7 +55,7 @@ def join_pretrained(
     return model, registry, reports
 
 
-def open_parts(settings: TrainSettings) -> tuple[Any, Any]:
+def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     """Open the files that the flags name and check that they are of the preset's size; no weight is read yet.
 
     Returns:
@@ -78,7 +78,7 @@ def open_parts(settings: TrainSettings) -> tuple[Any, Any]:
     return language, masks
 
 
-def _mask_sizes(settings: TrainSettings) -> Any:
+def _mask_sizes(settings: ModelSettings) -> Any:
     backbone = mask_backbone(settings.mask_model)
     if settings.sam_model == "preset":
         return backbone.preset(settings.size)

@@ -1,207 +1,154 @@
-"""Settings of a training run: LISA's flag names where they exist; the defaults are the paper's Table 10."""
+"""Settings of a training run: LISA's flag names where they exist; the defaults are the paper's Table 10.
+
+A run has `TrainSettings`, which are composed of parts; what needs one part takes that part.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from anchorseg.method.heads import HEADS, head_class
 from anchorseg.method.options import LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
-from utils.settings import check, flags_of, setting
-
-MODEL, DATA, TRAINING, RUN = "model", "data", "training", "run"
-
+from utils.settings import Settings, flags_of, setting
 
 if TYPE_CHECKING:
 
-    class GeneratedFlags(Method):
-        """The options of all heads, and for each family `--FAMILY_data`, which chooses its datasets."""
+    class HeadSettings(Method):
+        """The options of all heads."""
+
+    class FamilySettings(Settings):
+        """For each family `--FAMILY_data`, which chooses its datasets."""
 
 else:
-    GeneratedFlags = flags_of(
-        "GeneratedFlags",
-        *(options for _, options in HEADS.values()),
-        **{
-            f"{name}_data": (str, setting(family.chosen, help=family.about, group=DATA))
+    HeadSettings = flags_of("HeadSettings", *(options for _, options in HEADS.values()))
+    FamilySettings = make_dataclass(
+        "FamilySettings",
+        [
+            (f"{name}_data", str, setting(family.chosen, help=family.about, group="data"))
             for name, family in FAMILIES.items()
             if family.sets
-        },
+        ],
+        bases=(Settings,),
+        frozen=True,
+        kw_only=True,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(GeneratedFlags):
-    """Everything that decides a run."""
+class ModelSettings(HeadSettings):
+    """What is built, of which weights, and what of it trains."""
 
-    preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True, group=MODEL)
-    size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones", group=MODEL)
-    language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES), group=MODEL)
-    mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES), group=MODEL)
-    head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS), group=MODEL)
+    GROUP: ClassVar[str] = "model"
+
+    preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True)
+    size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones")
+    language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES))
+    mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES))
+    head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS))
     version: str | None = setting(
-        None,
-        help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder",
-        may_change=True,
-        group=MODEL,
+        None, help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder", may_change=True
     )
     vision_tower: str | None = setting(
         None,
         help="CLIP folder or hub name, for LLaVA's original layout; refused where LLaVA holds its CLIP",
         may_change=True,
-        group=MODEL,
     )
-    vision_pretrained: str | None = setting(
-        None, help="SAM weights, sam_vit_h_4b8939.pth", may_change=True, group=MODEL
-    )
+    vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", may_change=True)
     sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
-        "preset",
-        help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h",
-        may_change=True,
-        group=MODEL,
+        "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", may_change=True
     )
     compile_sam: bool = setting(
-        False, help="compile SAM's encoder with torch.compile at its first use", may_change=True, group=MODEL
+        False, help="compile SAM's encoder with torch.compile at its first use", may_change=True
     )
     device: Literal["auto", "cpu"] = setting(
-        "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", may_change=True, group=MODEL
+        "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", may_change=True
     )
-    precision: Literal["bf16", "fp32"] = setting("bf16", help="dtype of weights and activations", group=MODEL)
-    model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64, group=MODEL)
-    lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0, group=MODEL)
-    lora_alpha: int = setting(16, help="scale of LoRA, alpha / r", minimum=1, group=MODEL)
-    lora_dropout: float = setting(0.05, help="dropout before LoRA", minimum=0, below=1, group=MODEL)
-    lora_target_modules: str = setting("q_proj,v_proj", help="projections with LoRA, by comma", group=MODEL)
+    precision: Literal["bf16", "fp32"] = setting("bf16", help="dtype of weights and activations")
+    model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
+    lora_r: int = setting(8, help="rank of LoRA; 0 for none", minimum=0)
+    lora_alpha: int = setting(16, help="scale of LoRA, alpha / r", minimum=1)
+    lora_dropout: float = setting(0.05, help="dropout before LoRA", minimum=0, below=1)
+    lora_target_modules: str = setting("q_proj,v_proj", help="projections with LoRA, by comma")
     train_scope: Literal["paper", "all"] = setting(
-        "paper", help="what trains: the paper's parts, or every weight (a model from scratch)", group=MODEL
+        "paper", help="what trains: the paper's parts, or every weight (a model from scratch)"
     )
     train_embeddings: Literal["all", "new"] = setting(
-        "all",
-        help="rows of the embedding and the head that train: all, as published, or of the new tokens",
-        group=MODEL,
+        "all", help="rows of the embedding and the head that train: all, as published, or of the new tokens"
     )
 
-    dataset_dir: str = setting("./data", help="folder that holds the datasets", may_change=True, group=DATA)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_embeddings == "new" and self.train_scope == "all":
+            raise ValueError(
+                "--train_embeddings new keeps the vocabulary tables, but --train_scope all trains every weight; "
+                "use --train_scope paper, or --train_embeddings all"
+            )
+        self.method()
+        self.lora()
+
+    def method(self) -> MethodOptions:
+        """Options of the head's method."""
+        kind = head_class(self.head).Options
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
+
+    def lora(self) -> LoraSettings | None:
+        """Adapters of the language model, or None for rank 0."""
+        if self.lora_r == 0:
+            return None
+        targets = tuple(name.strip() for name in self.lora_target_modules.split(","))
+        return LoraSettings(r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout, targets=targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(FamilySettings):
+    """Datasets, how they are mixed and how they are read."""
+
+    GROUP: ClassVar[str] = "data"
+
+    dataset_dir: str = setting("./data", help="folder that holds the datasets", may_change=True)
     index_dir: str | None = setting(
-        None,
-        help="folder for what is made of large annotation files once; none: in the user's cache",
-        may_change=True,
-        group=DATA,
+        None, help="folder for what is made of large annotation files once; none: in the user's cache", may_change=True
     )
-    dataset: str = setting("reason_seg", help="training families, joined by ||", group=DATA)
-    sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0, group=DATA)
+    dataset: str = setting("reason_seg", help="training families, joined by ||")
+    sample_rates: tuple[float, ...] = setting((1.0,), help="relative rate of each family", minimum=0)
     sampling: Literal["replacement", "epoch"] = setting(
-        "replacement",
-        help="replacement: any record, families by rate; epoch: every record once, then again",
-        group=DATA,
+        "replacement", help="replacement: any record, families by rate; epoch: every record once, then again"
     )
     custom_data: str | None = setting(
-        None, help="folder of the family custom: images with LabelMe files, a COCO file or PNG masks", group=DATA
+        None, help="folder of the family custom: images with LabelMe files, a COCO file or PNG masks"
     )
     explanatory: float = setting(
-        0.1, help="chance of an answer of explanation alone; -1 for no explanations", minimum=-1, maximum=1, group=DATA
+        0.1, help="chance of an answer of explanation alone; -1 for no explanations", minimum=-1, maximum=1
     )
-    num_classes_per_sample: int = setting(3, help="most conversations of one image", minimum=1, group=DATA)
+    num_classes_per_sample: int = setting(3, help="most conversations of one image", minimum=1)
     num_classes_per_question: int = setting(
-        3, help="most phrases of one conversation in sem_seg, refer_seg and custom", minimum=1, group=DATA
+        3, help="most phrases of one conversation in sem_seg, refer_seg and custom", minimum=1
     )
     val_dataset: str = setting(
-        "ReasonSeg|val", help="validation sets, joined by ||; the first selects", may_change=True, group=DATA
+        "ReasonSeg|val", help="validation sets, joined by ||; the first selects", may_change=True
     )
     strict_data: bool = setting(
-        False,
-        help="stop at the first bad record; otherwise it is replaced, counted and reported",
-        may_change=True,
-        group=DATA,
+        False, help="stop at the first bad record; otherwise it is replaced, counted and reported", may_change=True
     )
     cache_features: str | None = setting(
         None,
         help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again",
         may_change=True,
-        group=DATA,
     )
     cache_gigabytes: float = setting(
-        200.0,
-        help="size of --cache_features, in 10^9 bytes, from which on nothing is added",
-        above=0,
-        may_change=True,
-        group=DATA,
+        200.0, help="size of --cache_features, in 10^9 bytes, from which on nothing is added", above=0, may_change=True
     )
     workers: int = setting(
-        4,
-        help="data loading processes of each rank; 0 loads in the process",
-        minimum=0,
-        maximum=256,
-        may_change=True,
-        group=DATA,
+        4, help="data loading processes of each rank; 0 loads in the process", minimum=0, maximum=256, may_change=True
     )
-
-    epochs: int = setting(120, help="epochs", minimum=1, may_change=True, group=TRAINING)
-    steps_per_epoch: int = setting(
-        10_000, help="optimizer steps of an epoch", minimum=1, may_change=True, group=TRAINING
-    )
-    batch_size: int = setting(2, help="images in a micro-batch of one rank", minimum=1, group=TRAINING)
-    grad_accumulation_steps: int = setting(10, help="micro-batches of an optimizer step", minimum=1, group=TRAINING)
-    lr: float = setting(3e-4, help="peak learning rate", above=0, may_change=True, group=TRAINING)
-    warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, may_change=True, group=TRAINING)
-    beta1: float = setting(0.9, help="of AdamW", minimum=0, below=1, group=TRAINING)
-    beta2: float = setting(0.95, help="of AdamW", minimum=0, below=1, group=TRAINING)
-    weight_decay: float = setting(0.0, help="of AdamW", minimum=0, group=TRAINING)
-    gradient_clipping: float = setting(1.0, help="largest gradient norm", above=0, group=TRAINING)
-    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = setting(
-        "adamw", help="AdamW; the others keep its state in 8 bits and need bitsandbytes", group=TRAINING
-    )
-    zero_stage: Literal[1, 2, 3] = setting(
-        2,
-        help="DeepSpeed ZeRO stage; 3 splits the weights too, and gathers them all to validate",
-        group=TRAINING,
-    )
-    offload: Literal["none", "optimizer"] = setting(
-        "none",
-        help="what is kept and computed in main memory: nothing, or the optimizer (stage 1, 2 or 3)",
-        group=TRAINING,
-    )
-    gradient_checkpointing: Literal["auto", "on", "off"] = setting(
-        "auto",
-        help="recompute the language model in backward; auto: where the GPU is small for it",
-        may_change=True,
-        group=TRAINING,
-    )
-    ce_loss_weight: float = setting(1.0, help="weight of the text loss", minimum=0, group=TRAINING)
-    bce_loss_weight: float = setting(2.0, help="weight of the BCE terms", minimum=0, group=TRAINING)
-    dice_loss_weight: float = setting(4.0, help="weight of the Dice terms", minimum=0, group=TRAINING)
-
-    exp_name: str = setting("anchorseg", help="name of the run", may_change=True, group=RUN)
-    log_base_dir: str = setting("./runs", help="folder of all runs", may_change=True, group=RUN)
-    seed: int = setting(42, help="of weights, data order and dropout", minimum=0, maximum=2**63 - 1, group=RUN)
-    resume: bool = setting(
-        False, help="go on from the run's latest checkpoint, or begin if it has none", may_change=True, group=RUN
-    )
-    no_eval: bool = setting(False, help="no validation during training", may_change=True, group=RUN)
-    eval_interval: int = setting(
-        0,
-        help="optimizer steps between validations and checkpoints; 0 for each epoch",
-        minimum=0,
-        may_change=True,
-        group=RUN,
-    )
-    select_by: Literal["giou", "ciou"] = setting(
-        "giou", help="metric that keeps the best checkpoint", may_change=True, group=RUN
-    )
-    save_minutes: float = setting(
-        30.0,
-        help="minutes between checkpoints; they are also written before every validation",
-        above=0,
-        may_change=True,
-        group=RUN,
-    )
-    print_freq: int = setting(10, help="optimizer steps between logged lines", minimum=1, may_change=True, group=RUN)
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         families = self.dataset.split("||")
         if len(families) != len(self.sample_rates):
             raise ValueError(
@@ -214,30 +161,107 @@ class TrainSettings(GeneratedFlags):
                 f"--sample_rates {rates}: with --sampling epoch every record comes once, so rates must be equal or 0; "
                 "make them so, or use --sampling replacement"
             )
-        self._check_memory()
-        if self.cache_features is not None and self.train_scope == "all":
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationSettings(Settings):
+    """Steps, batches, losses, the optimizer, and where its state is."""
+
+    GROUP: ClassVar[str] = "training"
+
+    epochs: int = setting(120, help="epochs", minimum=1, may_change=True)
+    steps_per_epoch: int = setting(10_000, help="optimizer steps of an epoch", minimum=1, may_change=True)
+    batch_size: int = setting(2, help="images in a micro-batch of one rank", minimum=1)
+    grad_accumulation_steps: int = setting(10, help="micro-batches of an optimizer step", minimum=1)
+    lr: float = setting(3e-4, help="peak learning rate", above=0, may_change=True)
+    warmup_steps: int = setting(100, help="steps of linear warm-up", minimum=0, may_change=True)
+    beta1: float = setting(0.9, help="of AdamW", minimum=0, below=1)
+    beta2: float = setting(0.95, help="of AdamW", minimum=0, below=1)
+    weight_decay: float = setting(0.0, help="of AdamW", minimum=0)
+    gradient_clipping: float = setting(1.0, help="largest gradient norm", above=0)
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = setting(
+        "adamw", help="AdamW; the others keep its state in 8 bits and need bitsandbytes"
+    )
+    zero_stage: Literal[1, 2, 3] = setting(
+        2, help="DeepSpeed ZeRO stage; 3 splits the weights too, and gathers them all to validate"
+    )
+    offload: Literal["none", "optimizer"] = setting(
+        "none", help="what is kept and computed in main memory: nothing, or the optimizer (stage 1, 2 or 3)"
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = setting(
+        "auto", help="recompute the language model in backward; auto: where the GPU is small for it", may_change=True
+    )
+    ce_loss_weight: float = setting(1.0, help="weight of the text loss", minimum=0)
+    bce_loss_weight: float = setting(2.0, help="weight of the BCE terms", minimum=0)
+    dice_loss_weight: float = setting(4.0, help="weight of the Dice terms", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.offload == "optimizer" and self.optimizer != "adamw":
             raise ValueError(
-                f"--cache_features {self.cache_features} keeps what SAM's frozen encoder gives, but --train_scope all "
-                "trains the encoder; use --train_scope paper, or leave --cache_features out"
+                f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "
+                "use one of the two"
             )
-        self.method()
-        self.lora()
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def loss_weights(self) -> LossWeights:
+        """Weights of the objective's terms."""
+        return LossWeights(ce=self.ce_loss_weight, bce=self.bce_loss_weight, dice=self.dice_loss_weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """The run's name and place, its seed, and when it validates, saves and logs."""
+
+    GROUP: ClassVar[str] = "run"
+
+    exp_name: str = setting("anchorseg", help="name of the run", may_change=True)
+    log_base_dir: str = setting("./runs", help="folder of all runs", may_change=True)
+    seed: int = setting(42, help="of weights, data order and dropout", minimum=0, maximum=2**63 - 1)
+    resume: bool = setting(
+        False, help="go on from the run's latest checkpoint, or begin if it has none", may_change=True
+    )
+    no_eval: bool = setting(False, help="no validation during training", may_change=True)
+    eval_interval: int = setting(
+        0, help="optimizer steps between validations and checkpoints; 0 for each epoch", minimum=0, may_change=True
+    )
+    select_by: Literal["giou", "ciou"] = setting("giou", help="metric that keeps the best checkpoint", may_change=True)
+    save_minutes: float = setting(
+        30.0,
+        help="minutes between checkpoints; they are also written before every validation",
+        above=0,
+        may_change=True,
+    )
+    print_freq: int = setting(10, help="optimizer steps between logged lines", minimum=1, may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.exp_name.strip() or Path(self.exp_name).is_absolute() or ".." in Path(self.exp_name).parts:
             raise ValueError(
                 f"--exp_name {self.exp_name!r} must be the name of a folder inside --log_base_dir, such as anchorseg-7b"
             )
 
-    def _check_memory(self) -> None:
-        """Refuse memory options that do not go together."""
-        if self.train_embeddings == "new" and self.train_scope == "all":
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.log_base_dir) / self.exp_name
+
+
+# Fields come from the last base to the first: head, families, model, data, training, run, as in every config.json.
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(RunSettings, OptimizationSettings, DataSettings, ModelSettings, FamilySettings, HeadSettings):
+    """Everything that decides a run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache_features is not None and self.train_scope == "all":
             raise ValueError(
-                "--train_embeddings new keeps the vocabulary tables, but --train_scope all trains every weight; "
-                "use --train_scope paper, or --train_embeddings all"
-            )
-        if self.offload == "optimizer" and self.optimizer != "adamw":
-            raise ValueError(
-                f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "
-                "use one of the two"
+                f"--cache_features {self.cache_features} keeps what SAM's frozen encoder gives, but --train_scope all "
+                "trains the encoder; use --train_scope paper, or leave --cache_features out"
             )
         alone = {
             "--cache_features": self.cache_features is not None,  # each GPU would run the encoder when it likes
@@ -249,30 +273,6 @@ class TrainSettings(GeneratedFlags):
                 raise ValueError(f"{option} does not go with --zero_stage 3; leave it out, or use --zero_stage 2")
 
     @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.epochs * self.steps_per_epoch
-
-    @property
     def validation_interval(self) -> int:
         """Optimizer steps between validations."""
         return self.eval_interval or self.steps_per_epoch
-
-    def method(self) -> MethodOptions:
-        """Options of the head's method."""
-        return _part(head_class(self.head).Options, self)
-
-    def loss_weights(self) -> LossWeights:
-        """Weights of the objective's terms."""
-        return LossWeights(ce=self.ce_loss_weight, bce=self.bce_loss_weight, dice=self.dice_loss_weight)
-
-    def lora(self) -> LoraSettings | None:
-        """Adapters of the language model, or None for rank 0."""
-        if self.lora_r == 0:
-            return None
-        targets = tuple(name.strip() for name in self.lora_target_modules.split(","))
-        return LoraSettings(r=self.lora_r, alpha=self.lora_alpha, dropout=self.lora_dropout, targets=targets)
-
-
-def _part(kind: Any, settings: TrainSettings) -> Any:
-    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})

@@ -1,13 +1,17 @@
-"""What trains: the parameters of the paper's recipe, by group (paper, Table 7)."""
+"""What trains: the parameters of the paper's recipe, by group (paper, Table 7); and a digest of what does not."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
+import torch
 from torch import nn
 
 from anchorseg.method.modeling import AnchorSegModel
 from model.lora import lora_layers, table_parameters
+
+SAMPLED = 64
 
 
 def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
@@ -51,3 +55,16 @@ def describe_trainable(model: AnchorSegModel) -> str:
         lines.append(f"  {'from scratch':<22}{trained - grouped:>15,}")
     lines.append(f"  {'trained':<22}{trained:>15,}  ({trained / total:.2%} of {total:,})")
     return "\n".join(lines)
+
+
+def frozen_weights(model: torch.nn.Module) -> str:
+    """Digest of the weights that do not train: names, shapes, types, and `SAMPLED` values of each, evenly spread."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.requires_grad:
+            continue
+        values = parameter.detach().flatten()
+        places = torch.linspace(0, max(len(values) - 1, 0), min(len(values), SAMPLED), device=values.device).long()
+        total.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        total.update(values[places].float().cpu().numpy().tobytes())
+    return total.hexdigest()

@@ -6,15 +6,13 @@ exactly, and two ranks see what one rank sees with twice the accumulation.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import resource
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn
 
 import deepspeed
@@ -31,8 +29,9 @@ from anchorseg.method.objective import Losses, Objective
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.checkpoints import LATEST, Checkpoints, Progress
 from anchorseg.training.data import build_mixture, data_folder, open_benchmarks, training_batches
-from anchorseg.training.engine_config import build_optimizer, deepspeed_config
+from anchorseg.training.engine_config import build_optimizer, deepspeed_config, whole_weights
 from anchorseg.training.settings import TrainSettings
+from anchorseg.training.trainable import frozen_weights
 from anchorseg.weights.folder import DTYPES
 from dataset.batch import Batch
 from dataset.mixture import ResumableBatchSampler, SkipCounter
@@ -44,21 +43,6 @@ from utils.run_folder import RunFolder
 from utils.seeding import seed_torch
 from utils.settings import names_that_may_change, to_dict
 from utils.stopping import StopSignals, exit_status
-
-SAMPLED = 64
-
-
-def frozen_weights(model: torch.nn.Module) -> str:
-    """Digest of the weights that do not train: names, shapes, types, and `SAMPLED` values of each, evenly spread."""
-    total = hashlib.blake2b(digest_size=16)
-    for name, parameter in sorted(model.named_parameters()):
-        if parameter.requires_grad:
-            continue
-        values = parameter.detach().flatten()
-        places = torch.linspace(0, max(len(values) - 1, 0), min(len(values), SAMPLED), device=values.device).long()
-        total.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        total.update(values[places].float().cpu().numpy().tobytes())
-    return total.hexdigest()
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
@@ -73,31 +57,6 @@ def peak_memory_gb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
-@contextmanager
-def whole_weights(engine: DeepSpeedEngine) -> Iterator[None]:
-    """All weights on every rank, so that each may call the model, or parts of it, as often as it likes.
-
-    ZeRO stage 3 otherwise gathers them module by module, all ranks together; below it nothing happens. No training
-    inside. Uses fields of DeepSpeed 0.19's own.
-    """
-    if engine.zero_optimization_stage() < 3:
-        yield
-        return
-    offload = engine.optimizer.parameter_offload
-    with deepspeed.zero.GatheredParameters(list(engine.module.parameters())):
-        # The hooks would give the weights back behind each module's call.
-        offload.destroy()
-        for parameter in engine.module.parameters():
-            # Else DeepSpeed takes it to be in use by a module, and would not divide it again.
-            parameter.ds_active_sub_modules.clear()
-        # Removed above, but kept in its lists.
-        offload.forward_hooks, offload.backward_hooks = [], []
-        try:
-            yield
-        finally:
-            offload.setup_zero_stage3_hooks()
 
 
 @dataclass(frozen=True)
@@ -137,13 +96,13 @@ class _Window:
     """Means and speed of the steps since the last logged line."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
+        self._values: defaultdict[str, list[float]] = defaultdict(list)
         self._timed = 0
         self._began = time.perf_counter()
 
     def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._values.setdefault(name, []).append(value)
+            self._values[name].append(value)
         self._timed += 1
 
     def restart_clock(self) -> None:
@@ -168,6 +127,7 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings, model: AnchorSegModel, registry: TokenRegistry) -> None:
         self.settings = settings
+        self.images_per_step = settings.batch_size * settings.grad_accumulation_steps * world_size()
         self.registry = registry
         self.cache = open_cache(model.masks, settings.cache_features, settings.cache_gigabytes)
         self.collator = make_collator(
@@ -178,21 +138,23 @@ class Trainer:
         )
         self.objective = Objective(settings.loss_weights(), model.head)
         self.benchmarks = self._benchmarks()
-        self.mixture = build_mixture(settings, self.collator)
+        self.mixture = build_mixture(settings, self.collator, seed=settings.seed)
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         given, free = to_dict(settings), names_that_may_change(TrainSettings)
         # Of the files of frozen weights not the names must be the same but the weights.
         identity = {name: value for name, value in given.items() if name not in free}
         self.checkpoints = Checkpoints(
-            Path(settings.log_base_dir) / settings.exp_name / "checkpoints",
+            settings.folder / "checkpoints",
             {**identity, "frozen_weights": frozen_weights(model)},
             {name: value for name, value in given.items() if name in free},
         )
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=model,
             optimizer=build_optimizer(settings, parameters),
-            config=deepspeed_config(settings, sum(parameter.numel() for parameter in parameters)),
+            config=deepspeed_config(
+                settings, sum(parameter.numel() for parameter in parameters), bf16=settings.precision == "bf16"
+            ),
         )
 
     def _benchmarks(self) -> dict[str, Benchmark]:
@@ -253,25 +215,24 @@ class Trainer:
 
     def start(self) -> Progress:
         """The beginning, or the latest checkpoint where the run resumes."""
-        settings = self.settings
         progress = Progress()
         changed: list[str] = []
-        if settings.resume and self.checkpoints.named(LATEST) is not None:
+        if self.settings.resume and self.checkpoints.named(LATEST) is not None:
             progress, changed = self.checkpoints.resume(self.engine)
         if is_main():
             self.checkpoints.remove_old()
-            for line in self._outlook(progress, changed):
-                print(line)
+            self._describe(progress, changed)
         return progress
 
-    def _outlook(self, progress: Progress, changed: list[str]) -> Iterator[str]:
+    def _describe(self, progress: Progress, changed: list[str]) -> None:
+        """Print what the run will do."""
         settings = self.settings
-        images = settings.batch_size * settings.grad_accumulation_steps * world_size()
         if progress.step:
-            yield f"resuming at step {progress.step}"
-        yield from (f"since the checkpoint {sentence}" for sentence in changed)
-        yield (
-            f"{settings.total_steps - progress.step} steps of {images} images; a checkpoint every "
+            print(f"resuming at step {progress.step}")
+        for sentence in changed:
+            print(f"since the checkpoint {sentence}")
+        print(
+            f"{settings.total_steps - progress.step} steps of {self.images_per_step} images; a checkpoint every "
             f"{settings.save_minutes:g} minutes at most, every {settings.validation_interval} steps with a validation, "
             "and on SIGTERM, SIGINT and SIGUSR1"
         )
@@ -294,7 +255,7 @@ class Trainer:
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup_steps, total=settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums: dict[str, list[Tensor]] = {}
+        sums: defaultdict[str, list[Tensor]] = defaultdict(list)
         records: list[str] = []
         for accumulation in range(settings.grad_accumulation_steps):
             batch, skipped = next(batches)
@@ -305,7 +266,7 @@ class Trainer:
             losses = self._micro_step(step, micro, batch)
             records += batch.records
             for name, value in {"loss": losses.total.detach(), **losses.terms, **hits}.items():
-                sums.setdefault(name, []).append(value)
+                sums[name].append(value)
         self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
         means, agreed = self._over_ranks(sums, wish())
         _check_gradients(step, self.engine, records)
@@ -330,19 +291,17 @@ class Trainer:
     def _over_ranks(self, sums: dict[str, list[Tensor]], wish: _Wish) -> tuple[dict[str, float], _Wish]:
         """Means over all ranks, and what one of them wishes, so that all do the same."""
         mine = {name: [float(value) for value in values] for name, values in sums.items()}
-        merged: dict[str, list[float]] = {}
+        merged: defaultdict[str, list[float]] = defaultdict(list)
         parts = all_gather_objects((mine, wish))
         for part, _ in parts:
             for name, values in part.items():
-                merged.setdefault(name, []).extend(values)
+                merged[name].extend(values)
         signals = [wished.signal for _, wished in parts if wished.signal]
         agreed = _Wish(signals[0] if signals else None, any(wished.save for _, wished in parts))
         return {name: sum(values) / len(values) for name, values in merged.items()}, agreed
 
     def _log(self, folder: RunFolder, bar: Bar, step: int, window: _Window) -> None:
-        settings = self.settings
-        images = settings.batch_size * settings.grad_accumulation_steps * world_size()
-        values = {**window.means(), "images_per_second": images * window.steps_per_second()}
+        values = {**window.means(), "images_per_second": self.images_per_step * window.steps_per_second()}
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         values["peak_memory_gb"] = peak_memory_gb()
         values["skipped"] = sum(self.skips.reasons.values())

@@ -13,7 +13,7 @@ import torch
 from anchorseg.training.build import build_for_training
 from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
 from anchorseg.training.merging import max_difference, read_run_settings
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
 from utils.errors import SettingsError
 from utils.settings import to_dict
@@ -132,7 +132,7 @@ def test_8_bit_state_trains_much_the_same(scenes, trained, optimizer):
 
 @without_bitsandbytes
 def test_what_needs_bitsandbytes_says_so(tmp_path):
-    settings = TrainSettings(size="tiny", optimizer="adamw8bit")
+    settings = OptimizationSettings(optimizer="adamw8bit")
     with pytest.raises(SettingsError, match="--optimizer adamw8bit needs bitsandbytes"):
         build_optimizer(settings, [torch.nn.Parameter(torch.zeros(1))])
     with pytest.raises(SettingsError, match="quantization 4bit needs bitsandbytes"):
@@ -154,12 +154,12 @@ def test_only_the_language_model_is_quantized(tmp_path, quantization, kind, tole
 
 
 def test_the_configuration_names_stage_and_place():
-    plain = deepspeed_config(TrainSettings(size="tiny", zero_stage=1), 1000)
+    plain = deepspeed_config(OptimizationSettings(zero_stage=1), 1000)
     assert plain["zero_optimization"]["stage"] == 1 and "offload_optimizer" not in plain["zero_optimization"]
     assert not plain["zero_allow_untested_optimizer"]
-    offloaded = deepspeed_config(TrainSettings(size="tiny", offload="optimizer"), 1000)
+    offloaded = deepspeed_config(OptimizationSettings(offload="optimizer"), 1000)
     assert offloaded["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
-    assert deepspeed_config(TrainSettings(size="tiny", optimizer="adamw8bit"), 1000)["zero_allow_untested_optimizer"]
+    assert deepspeed_config(OptimizationSettings(optimizer="adamw8bit"), 1000)["zero_allow_untested_optimizer"]
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,11 @@ def test_options_that_do_not_go_together_are_refused(options, sentence):
 
 
 def test_activations_are_recomputed_where_asked_and_auto_keeps_them_without_a_gpu():
-    chosen = {choice: checkpoints_gradients(TrainSettings(gradient_checkpointing=choice)) for choice in ("on", "off")}
+    choices = {choice: OptimizationSettings(gradient_checkpointing=choice) for choice in ("on", "off")}
+    chosen = {choice: checkpoints_gradients(settings, "7b") for choice, settings in choices.items()}
     assert chosen == {"on": True, "off": False}
     if not torch.cuda.is_available():
-        assert not checkpoints_gradients(TrainSettings())
+        assert not checkpoints_gradients(OptimizationSettings(), "7b")
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("auto", "auto")])

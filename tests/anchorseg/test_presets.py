@@ -5,14 +5,14 @@ import json
 import pytest
 
 from anchorseg.method.options import LisaOptions
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import ModelSettings, TrainSettings
 from anchorseg.training.trainable import describe_trainable, trainable_groups
 from scripts.parameters import CONFIGS, meta_model, table
 from utils.settings import parse, render
 
 
 def test_7b_trains_exactly_what_the_paper_trains():
-    model = meta_model(TrainSettings(size="7b"))
+    model = meta_model(ModelSettings(size="7b"))
     counts = {name: sum(p.numel() for p in group) for name, group in trainable_groups(model).items()}
     assert counts == {
         "embeddings and head": 262_234_112,
@@ -32,16 +32,16 @@ def test_7b_trains_exactly_what_the_paper_trains():
 
 
 def test_13b_has_rank_64():
-    model = meta_model(TrainSettings(size="13b", lora_r=64))
+    model = meta_model(ModelSettings(size="13b", lora_r=64))
     counts = {name: sum(p.numel() for p in group) for name, group in trainable_groups(model).items()}
     assert counts["LoRA"] == 40 * 2 * (5120 * 64 * 2)
     assert counts["embeddings and head"] == 2 * 32_011 * 5120
 
 
 def test_the_table_stands_beside_the_papers():
-    text = table(TrainSettings(size="7b"))
+    text = table(ModelSettings(size="7b"))
     assert "306.16 M of 7.744 B (3.95%)" in text and "306.29 M of 7.765 B (3.94%)" in text
-    assert "439.56 M of 14.131 B (3.11%)" in table(TrainSettings(size="13b", lora_r=64))
+    assert "439.56 M of 14.131 B (3.11%)" in table(ModelSettings(size="13b", lora_r=64))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)

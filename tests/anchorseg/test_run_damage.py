@@ -288,7 +288,7 @@ def test_leftovers_are_removed_at_the_next_start(folder, scenes):  # noqa: F811
 
 
 def test_other_frozen_weights_are_not_resumed(made):
-    from anchorseg.training.trainer import frozen_weights
+    from anchorseg.training.trainable import frozen_weights
     from tests.conftest import make_model
 
     model, _ = make_model()

@@ -26,8 +26,8 @@ import train_ds
 
 usual = trainer.deepspeed_config
 
-def divided(*arguments):
-    config = usual(*arguments)
+def divided(*arguments, **options):
+    config = usual(*arguments, **options)
     config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return config
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from anchorseg.training.data import build_mixture, data_folder, family_options, training_batches
-from anchorseg.training.settings import TrainSettings
+from anchorseg.training.settings import DataSettings
 from dataset.drawn.writer import write_scenes
 from dataset.mixture import ResumableBatchSampler
 from dataset.readers.folder import DataFolder
@@ -45,8 +45,8 @@ def data(root) -> DataFolder:
     return DataFolder(root, root / "index")
 
 
-def settings(root: Path, **values: object) -> TrainSettings:
-    return TrainSettings(dataset_dir=str(root), index_dir=str(root / "index"), explanatory=-1.0, **values)
+def settings(root: Path, **values: object) -> DataSettings:
+    return DataSettings(dataset_dir=str(root), index_dir=str(root / "index"), explanatory=-1.0, **values)
 
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family in datasets() for name in datasets()[family]])
@@ -101,11 +101,11 @@ def test_the_datasets_of_a_family_share_its_rate_and_a_family_of_rate_zero_is_no
     model, registry = make_model()
     collator = make_collator(model.config, registry, max_length=2048)
     values = {"dataset": "refer_seg||vqa", "refer_seg_data": "refcoco||grefcoco||refzom||refcoco|val"}
-    mixture = build_mixture(settings(tmp_path, sample_rates=(2.0, 0.0), **values), collator)
+    mixture = build_mixture(settings(tmp_path, sample_rates=(2.0, 0.0), **values), collator, seed=42)
     names = [name for name, _ in mixture._sources]
     assert names == [f"refer_seg/{name}" for name in ("refcoco", "grefcoco", "refzom", "refcoco|val")]
     with pytest.raises(FileNotFoundError, match=r"llava_instruct_150k\.json"):
-        build_mixture(settings(tmp_path, sample_rates=(2.0, 1.0), **values), collator)
+        build_mixture(settings(tmp_path, sample_rates=(2.0, 1.0), **values), collator, seed=42)
 
 
 def test_false_premises_occur_in_the_stream(data):
@@ -121,7 +121,7 @@ def test_an_error_in_a_worker_is_not_hidden(root, tmp_path):
     model, registry = make_model()
     collator = make_collator(model.config, registry, max_length=2048)
     chosen = settings(tmp_path, dataset="vqa", strict_data=True)
-    mixture = build_mixture(chosen, collator)
+    mixture = build_mixture(chosen, collator, seed=42)
     for image in (tmp_path / "coco" / "train2017").iterdir():
         image.write_bytes(b"")
     order = ResumableBatchSampler(batch_size=1, rank=0, world=1, start=0, stop=2)
@@ -145,14 +145,14 @@ def test_missing_folder_is_named():
 
 
 def test_options_of_a_run_reach_the_families():
-    options = family_options(TrainSettings(num_classes_per_sample=2, num_classes_per_question=5, vqa_data="mine"))
+    options = family_options(DataSettings(num_classes_per_sample=2, num_classes_per_question=5, vqa_data="mine"))
     assert (options.max_questions, options.max_per_question, options.sets["vqa"]) == (2, 5, "mine")
 
 
 def test_epochs_want_equal_rates():
     with pytest.raises(ValueError, match="rates must be equal or 0"):
-        TrainSettings(dataset="reason_seg||vqa", sample_rates=(1.0, 2.0), sampling="epoch")
-    TrainSettings(dataset="reason_seg||vqa", sample_rates=(1.0, 0.0), sampling="epoch")
+        DataSettings(dataset="reason_seg||vqa", sample_rates=(1.0, 2.0), sampling="epoch")
+    DataSettings(dataset="reason_seg||vqa", sample_rates=(1.0, 0.0), sampling="epoch")
 
 
 def test_large_annotations_are_shared_by_workers(data):

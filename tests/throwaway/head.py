@@ -9,7 +9,7 @@ from torch import nn
 
 from anchorseg.method.head import Head, decode
 from anchorseg.method.losses import mask_loss
-from anchorseg.method.options import METHOD, MethodOptions
+from anchorseg.method.options import MethodOptions
 from anchorseg.method.query_bank import gather_states
 from utils.settings import setting
 
@@ -17,7 +17,7 @@ from utils.settings import setting
 @dataclass(frozen=True, kw_only=True)
 class MeanOptions(MethodOptions):
     INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "temperature")
-    temperature: float = setting(1.0, help="of the auxiliary masks", above=0, group=METHOD)
+    temperature: float = setting(1.0, help="of the auxiliary masks", above=0)
 
 
 class MeanHead(Head[MeanOptions]):

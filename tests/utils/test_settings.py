@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from utils.errors import SettingsError
-from utils.settings import add_arguments, check, from_dict, parse, render, setting, to_dict
+from utils.settings import Settings, add_arguments, from_dict, parse, render, setting, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class _Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Merge:
+class _Merge(Settings):
     checkpoint: str = setting(help="What to merge.")
     shards: int = setting(1, help="Files.")
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.checkpoint == "old":
             raise ValueError("The checkpoint old cannot be merged.")
 
