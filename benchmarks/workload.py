@@ -23,12 +23,12 @@ from dataset.batch import PREFIX, Batch
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.templates import reason_seg
 from model.sam import SamSizes
+from scripts.random_weights import draw_weights
 from utils.seeding import generator_for, seed_torch
 
 PIECES = {"tiny": 500, "mid": 2000, "7b": 32_000, "13b": 32_000}
 """Vocabulary: LLaMA's at the real sizes; below, one whose head has the same share of the work."""
 WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]")
-STD = 0.02
 MAX_LENGTH = 4096
 QUERIES = (
     "When it starts to rain while people are walking in the street, what object could they use to keep themselves dry?",
@@ -115,7 +115,7 @@ def build(
     model, registry = empty(settings_of(size, rows), size, dtype=dtype, device=device)
     seed_torch("benchmark", size)
     if device != "meta":
-        _draw(model)
+        draw_weights(model)
     return model.train(), registry
 
 
@@ -130,15 +130,6 @@ def empty(
         if trains:
             choose_trainable(model, settings, registry)
     return model.to(dtype), registry
-
-
-@torch.no_grad()
-def _draw(model: AnchorSegModel) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            parameter.normal_(0.0, STD)
-        else:
-            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def samples(

@@ -29,28 +29,26 @@ def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[An
         device: where the weights are drawn.
     """
     strings = TokenStrings.for_bank(Method().num_latents)
-    base = (
-        LLAMA_PIECES
-        if size != "tiny"
-        else len(TokenRegistry.create(tiny_tokenizer_model(), strings)) - len(strings.all)
-    )
-    added = {token: base + index for index, token in enumerate(strings.all)}
-    registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
+    registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
+    if size != "tiny":
+        added = {token: LLAMA_PIECES + index for index, token in enumerate(strings.all)}
+        registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
     config = preset_config(size, Method(), registry)
     seed_torch("real size", size)
     with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)
-    for name, parameter in model.named_parameters():
-        _draw(name, parameter)
+    draw_weights(model)
     return model.eval(), registry
 
 
 @torch.no_grad()
-def _draw(name: str, parameter: nn.Parameter) -> None:
-    if parameter.ndim > 1:
-        parameter.normal_(0.0, STD)
-    else:
-        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+def draw_weights(model: nn.Module) -> None:
+    """Draw matrices from N(0, 0.02); gains become 1, biases 0."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, STD)
+        else:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
 
 def question(image: np.ndarray, query: str, *, forced: bool) -> Sample:

@@ -14,7 +14,6 @@ from utils.files import to_json
 from utils.setting_kind import Kind, kind_of
 
 T = TypeVar("T")
-_REQUIRED = dataclasses.MISSING
 _HINTS = {
     "expected one argument": "write --name=value for a value that begins with a dash",
     "ignored explicit argument": "a switch takes no value; write --name or --no_name",
@@ -23,7 +22,7 @@ _HINTS = {
 
 
 def setting(
-    default: Any = _REQUIRED,
+    default: Any = dataclasses.MISSING,
     *,
     help: str,
     choices: Iterable[Any] = (),
@@ -150,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
         kind, name, heading = kinds[field.name], field.name, _heading(cls, field)
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
-        default = "required" if field.default is _REQUIRED else f"default: {_shown(field.default)}"
+        default = "required" if field.default is dataclasses.MISSING else f"default: {_shown(field.default)}"
         text = f"{field.metadata.get('help', '')} ({kind.describe()}; {default})".strip()
         flags = [f"--{name}", *([f"--no_{name}", f"--no-{name}"] if kind.is_switch else [])]
         groups[heading].add_argument(
@@ -212,7 +211,7 @@ def parse(
         raise SettingsError(
             f"--{missing[0]} is required and was not given; `{parser.prog} --help` describes every flag."
         )
-    return _build(cls, values)
+    return from_dict(cls, values)
 
 
 def _unknown_flag(unknown: Sequence[str], cls: type, program: str, elsewhere: Mapping[str, str]) -> str:
@@ -237,9 +236,8 @@ def _presets_in(preset_dir: str | Path | None) -> list[str]:
 
 def _preset_values(cls: type, flags: Mapping[str, Any], preset_dir: str | Path | None) -> dict[str, Any]:
     """Read the preset that the flags, or else the class, name."""
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    name = flags.get("preset", defaults.get("preset"))
-    if name is None or name is _REQUIRED:
+    name = flags.get("preset", getattr(cls, "preset", None))
+    if name is None:
         return {}
     if preset_dir is None:
         raise SettingsError(f"--preset is {name!r}, but this program has no presets.")
@@ -289,14 +287,7 @@ def _checked(cls: type, values: Mapping[str, Any], source: str) -> dict[str, Any
 
 def _missing(cls: type, values: Mapping[str, Any]) -> list[str]:
     fields = dataclasses.fields(cls)
-    return [field.name for field in fields if field.default is _REQUIRED and field.name not in values]
-
-
-def _build(cls: type[T], values: Mapping[str, Any]) -> T:
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    return [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -319,7 +310,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, source: str = "") -> T
     """
     if missing := _missing(cls, values):
         raise SettingsError(f"{source}the setting {missing[0]!r} is required and is absent.")
-    return _build(cls, _checked(cls, values, source))
+    checked = _checked(cls, values, source)
+    try:
+        return cls(**checked)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _shown(value: Any) -> str:
@@ -342,7 +337,7 @@ def render(settings: Any) -> str:
         if group != heading:
             lines.append(f"{group or 'other'}:")
             heading = group
-        differs = field.default is not _REQUIRED and getattr(settings, field.name) != field.default
+        differs = field.default is not dataclasses.MISSING and getattr(settings, field.name) != field.default
         star, note = ("*", f"(default {_shown(field.default)})") if differs else (" ", "")
         lines.append(f"{star} {field.name:<{names}}  {shown[field.name]:<{width}}  {note}".rstrip())
     return "\n".join(lines)

@@ -28,12 +28,10 @@ TRAINING = {
 MERGING = {
     "weight": "--run RUN_FOLDER; zero_to_fp32.py is not needed",
     "version": "nothing: the run knows its base model",
-    "vision_pretrained": "nothing: the run knows it",
-    "vision-tower": "nothing: the run knows it",
-    "lora_r": "nothing: the run knows it",
-    "lora_alpha": "nothing: the run knows it",
-    "lora_target_modules": "nothing: the run knows it",
-    "precision": "nothing: the run knows it",
+    **dict.fromkeys(
+        ("vision_pretrained", "vision-tower", "lora_r", "lora_alpha", "lora_target_modules", "precision"),
+        "nothing: the run knows it",
+    ),
 }
 """Flags of LISA's merge_lora_weights_and_save_hf_model.py."""
 

@@ -7,9 +7,7 @@ exactly, and two ranks see what one rank sees with twice the accumulation.
 from __future__ import annotations
 
 import math
-import resource
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +28,7 @@ from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.checkpoints import LATEST, Checkpoints, Progress
 from anchorseg.training.data import build_mixture, data_folder, open_benchmarks, training_batches
 from anchorseg.training.engine_config import build_optimizer, deepspeed_config, whole_weights
+from anchorseg.training.pace import Clock, Window, peak_memory_gb
 from anchorseg.training.settings import TrainSettings
 from anchorseg.training.trainable import frozen_weights
 from anchorseg.weights.folder import DTYPES
@@ -52,68 +51,12 @@ def learning_rate(step: int, *, peak: float, warmup: int, total: int) -> float:
     return peak * max(0.0, (total - step + 1) / (total - warmup + 1))
 
 
-def peak_memory_gb() -> float:
-    """Most memory, in 10^9 bytes, that this rank has held: of its GPU as torch allocates it, or of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 @dataclass(frozen=True)
 class _Wish:
     """What a rank would do after a step: stop, for a signal that it received, or save."""
 
     signal: int | None
     save: bool
-
-
-class _Clock:
-    """When to save, and when the run will end."""
-
-    def __init__(self, save_minutes: float, step: int) -> None:
-        self._save_seconds = 60 * save_minutes
-        self._began = self._saved = time.monotonic()
-        self._first = step
-        self._estimated = False
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved >= self._save_seconds
-
-    def saved(self) -> None:
-        self._saved = time.monotonic()
-
-    def estimate(self, step: int, total: int) -> str | None:
-        """Once, after the first minute: how long the rest takes."""
-        seconds = time.monotonic() - self._began
-        if self._estimated or seconds < 60:
-            return None
-        self._estimated = True
-        hours = seconds / (step - self._first) * (total - step) / 3600
-        return f"{total - step} steps to go, about {hours:.1f} hours without validations"
-
-
-class _Window:
-    """Means and speed of the steps since the last logged line."""
-
-    def __init__(self) -> None:
-        self._values: defaultdict[str, list[float]] = defaultdict(list)
-        self._timed = 0
-        self._began = time.perf_counter()
-
-    def add(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._values[name].append(value)
-        self._timed += 1
-
-    def restart_clock(self) -> None:
-        """Leave validation out of the speed."""
-        self._timed, self._began = 0, time.perf_counter()
-
-    def means(self) -> dict[str, float]:
-        return {name: sum(values) / len(values) for name, values in self._values.items()}
-
-    def steps_per_second(self) -> float:
-        return self._timed / (time.perf_counter() - self._began)
 
 
 class Trainer:
@@ -178,14 +121,14 @@ class Trainer:
         bar = Bar(
             total=settings.total_steps, initial=progress.step, disable=not is_main(), unit="step", dynamic_ncols=True
         )
-        window, clock = _Window(), _Clock(settings.save_minutes, progress.step)
+        window, clock = Window(), Clock(settings.save_minutes, progress.step)
         for step in range(progress.step + 1, settings.total_steps + 1):
             values, wish = self._step(step, batches, lambda: _Wish(stop.received, clock.is_due()))
             window.add(values)
             bar.update()
             if step % settings.print_freq == 0 or step == settings.total_steps:
                 self._log(folder, bar, step, window)
-                window = _Window()
+                window = Window()
             if is_main() and (estimate := clock.estimate(step, settings.total_steps)):
                 Bar.write(estimate)
             if wish.save or wish.signal or self._validates(step):
@@ -300,7 +243,7 @@ class Trainer:
         agreed = _Wish(signals[0] if signals else None, any(wished.save for _, wished in parts))
         return {name: sum(values) / len(values) for name, values in merged.items()}, agreed
 
-    def _log(self, folder: RunFolder, bar: Bar, step: int, window: _Window) -> None:
+    def _log(self, folder: RunFolder, bar: Bar, step: int, window: Window) -> None:
         values = {**window.means(), "images_per_second": self.images_per_step * window.steps_per_second()}
         values["grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
         values["peak_memory_gb"] = peak_memory_gb()
@@ -308,10 +251,8 @@ class Trainer:
         folder.log(step, {f"train/{name}": value for name, value in values.items()})
         if self.cache is not None:
             self.cache.say()
-        shown = {
-            name: f"{value:.3f}" for name, value in values.items() if name in ("loss", "ce", "mask_dice", "t2m_dice")
-        }
-        bar.set_postfix({**shown, "img/s": f"{values['images_per_second']:.1f}"})
+        shown = {name: f"{values[name]:.3f}" for name in ("loss", "ce", "mask_dice", "t2m_dice") if name in values}
+        bar.set_postfix(shown | {"img/s": f"{values['images_per_second']:.1f}"})
 
     def validate(self) -> dict[str, Result]:
         """Results of every validation set, by name: forced, or generated where a set cannot be forced."""
