@@ -36,7 +36,7 @@ def merge(settings: MergeSettings) -> None:
 
     target = Path(settings.save_path)
     refuse_existing(target)
-    model, registry, _ = load_trained(Path(settings.run), settings.checkpoint)
+    model, registry = load_trained(Path(settings.run), settings.checkpoint)
     # Under another name until it has proved equal, so that a folder with the name given is whole and right.
     with new_folder(target) as aside:
         save_model(merged_copy(model), registry, aside)

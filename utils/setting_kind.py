@@ -5,7 +5,7 @@ import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from utils.shown import shown
@@ -109,16 +109,15 @@ def kind_of(annotation: Any, *, choices: tuple[Any, ...] = (), bounds: Mapping[s
     Raises:
         TypeError: if the annotation is of another form, a mistake in the class that declares it.
     """
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType) and len(inner) == 2 and types.NoneType in inner:
-        present = inner[0] if inner[1] is types.NoneType else inner[1]
-        return replace(kind_of(present, choices=choices, bounds=bounds), optional=True)
-    if origin is tuple and len(inner) == 2 and inner[1] is Ellipsis:
-        kind = kind_of(inner[0], choices=choices, bounds=bounds)
-        if not kind.many and not kind.optional:
-            return replace(kind, many=True)
-    if origin is Literal and len({type(choice) for choice in inner}) == 1:
-        return Kind(base=type(inner[0]), choices=inner, bounds=bounds)
-    if annotation in _NOUNS:
-        return Kind(base=annotation, choices=choices, bounds=bounds)
-    raise TypeError(f"A setting cannot have the type {annotation}.")
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    members = typing.get_args(annotation) if union else [annotation]
+    base, *others = [member for member in members if member is not types.NoneType]
+    many = typing.get_origin(base) is tuple and typing.get_args(base)[1:] == (Ellipsis,)
+    if many:
+        base = typing.get_args(base)[0]
+    if typing.get_origin(base) is Literal:
+        choices = typing.get_args(base)
+        base = type(choices[0])
+    if others or base not in _NOUNS or any(type(choice) is not base for choice in choices):
+        raise TypeError(f"A setting cannot have the type {annotation}.")
+    return Kind(base=base, choices=choices, optional=union, many=many, bounds=bounds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,6 @@ class Checkpoints:
         self._identity = dict(identity)
         self._free = dict(free)
 
-    def named(self, pointer: str) -> Path | None:
-        """The folder that `latest` or `best` names, or None where there is none yet.
-
-        Raises:
-            CheckpointError: if the pointer is damaged.
-        """
-        return read_pointer(self.folder, pointer)
-
     def save(self, engine: DeepSpeedEngine, step: int) -> None:
         """Write a checkpoint, then move `latest` to it, then remove what no pointer names.
 
@@ -96,13 +88,13 @@ class Checkpoints:
             "then continue with --resume"
         )
 
-    def validated(self, step: int, progress: Progress, score: float | None) -> Progress:
-        """Note that `step`, the latest checkpoint, was validated, and point `best` to it if it is."""
+    def validated(self, progress: Progress, score: float | None) -> Progress:
+        """Note that the latest checkpoint was validated, and point `best` to it if it is."""
+        step = progress.step
         is_best = score is not None and (progress.best_score is None or score > progress.best_score)
+        progress = replace(progress, validated=step)
         if is_best:
-            progress = Progress(step, step, score, step)
-        else:
-            progress = Progress(step, step, progress.best_score, progress.best_step)
+            progress = replace(progress, best_score=score, best_step=step)
         if is_main():
             if is_best:
                 write_text(self.folder / BEST, f"step_{step:08d}")
@@ -116,7 +108,7 @@ class Checkpoints:
 
     def remove_old(self) -> None:
         """Remove checkpoints that no pointer names, and what killed processes left half written."""
-        kept = {self.named(LATEST), self.named(BEST)}
+        kept = {read_pointer(self.folder, pointer) for pointer in (LATEST, BEST)}
         for path in self.folder.glob("step_*"):
             if path not in kept and path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -125,13 +117,14 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def resume(self, engine: DeepSpeedEngine) -> tuple[Progress, list[str]]:
-        """Load the latest checkpoint into the engine; where the run stands, and which settings are others than before.
+        """Load the latest checkpoint, if any, into the engine; where the run stands, and which settings have changed.
 
         Raises:
             CheckpointError: if it belongs to other settings or to another number of processes, or is damaged.
         """
-        path = self.named(LATEST)
-        assert path is not None, "resume is called only where there is a checkpoint"
+        path = read_pointer(self.folder, LATEST)
+        if path is None:
+            return Progress(), []
         state = read_client_state(path)
         step, world = (_whole(state, name, path) for name in ("step", "world"))
         self.check_identity(path, _mapping(state, "identity", path))

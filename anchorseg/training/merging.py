@@ -45,7 +45,7 @@ def read_run_settings(run: Path) -> TrainSettings:
     return from_dict(TrainSettings, values, source=f"In {path}, ")
 
 
-def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry, TrainSettings]:
+def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry]:
     """The model of a run as it was trained: base weights built again, trained weights from the checkpoint.
 
     Args:
@@ -75,8 +75,8 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
             f"{path}: {len(wrong)} trained tensor(s) missing or of another shape, {len(unknown)} unknown: "
             f"{', '.join((wrong + unknown)[:5])}; config.json and checkpoint are of different runs"
         )
-    model.load_state_dict({name: trained[name] for name in trained}, strict=False)
-    return model.eval(), registry, settings
+    model.load_state_dict(trained, strict=False)
+    return model.eval(), registry
 
 
 def _trained_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ from anchorseg.inference.feature_cache import open_cache
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Losses, Objective
 from anchorseg.method.tokens import TokenRegistry
-from anchorseg.training.checkpoints import LATEST, Checkpoints, Progress
+from anchorseg.training.checkpoints import Checkpoints, Progress
 from anchorseg.training.data import build_mixture, data_folder, open_benchmarks, training_batches
 from anchorseg.training.engine_config import build_optimizer, deepspeed_config, whole_weights
 from anchorseg.training.pace import Clock, Window, peak_memory_gb
@@ -158,10 +158,7 @@ class Trainer:
 
     def start(self) -> Progress:
         """The beginning, or the latest checkpoint where the run resumes."""
-        progress = Progress()
-        changed: list[str] = []
-        if self.settings.resume and self.checkpoints.named(LATEST) is not None:
-            progress, changed = self.checkpoints.resume(self.engine)
+        progress, changed = self.checkpoints.resume(self.engine) if self.settings.resume else (Progress(), [])
         if is_main():
             self.checkpoints.remove_old()
             self._describe(progress, changed)
@@ -278,7 +275,7 @@ class Trainer:
             if is_main():
                 Bar.write(f"step {step}: {name} {result.protocol} gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
         score = getattr(next(iter(results.values())), self.settings.select_by) if results else None
-        return self.checkpoints.validated(step, progress, score)
+        return self.checkpoints.validated(progress, score)
 
 
 def _check_gradients(step: int, engine: DeepSpeedEngine, records: list[str]) -> None:

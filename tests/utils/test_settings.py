@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from utils.errors import SettingsError
-from utils.settings import Settings, add_arguments, from_dict, parse, render, setting, to_dict
+from utils.settings import Settings, add_arguments, flags_of, from_dict, parse, render, setting, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,33 @@ class _Merge(Settings):
         super().__post_init__()
         if self.checkpoint == "old":
             raise ValueError("The checkpoint old cannot be merged.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loader(Settings):
+    GROUP = "data"
+
+    workers: int = setting(4, help="Processes.", minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Optimizer(Settings):
+    GROUP = "training"
+
+    lr: float = setting(1.0, help="Rate.", above=0)
+    seed: int = setting(0, help="Of all.", group="run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr > 9:
+            raise ValueError("lr diverges")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Composed(_Optimizer, _Loader):
+    GROUP = ""
+
+    output: str = setting("runs", help="Folder.")
 
 
 @pytest.fixture
@@ -175,6 +202,22 @@ def test_checks_of_the_class_itself() -> None:
         parse(_Merge, ["--checkpoint", "old"])
     with pytest.raises(SettingsError, match="shards is 'many'"):
         _Merge(checkpoint="a", shards="many")  # type: ignore[arg-type]
+
+
+def test_settings_are_composed_of_parts() -> None:
+    assert parse(_Composed, ["--workers", "1"]) == _Composed(workers=1)
+    assert list(to_dict(_Composed())) == ["workers", "lr", "seed", "output"]
+    headings = [line for line in render(_Composed()).splitlines() if line.endswith(":")]
+    assert headings == ["data:", "training:", "run:", "other:"]
+    with pytest.raises(SettingsError, match="workers is -1"):
+        _Loader(workers=-1)
+    for part in (_Optimizer, _Composed):
+        with pytest.raises(ValueError, match="lr diverges"):
+            part(lr=10.0)
+    both = flags_of("both", _Composed, _Loader, _Settings)
+    assert list(to_dict(both()))[:5] == ["workers", "lr", "seed", "output", "preset"]
+    assert render(both()).startswith("data:")
+    both(lr=10.0)
 
 
 def test_help_describes_every_flag(presets: Path, capsys: pytest.CaptureFixture[str]) -> None:
