@@ -83,7 +83,8 @@ class Kind:
         return f"{name} is {shown(value)}; it must be {self.describe(from_json=from_json)}."
 
     def _element_from_text(self, text: str) -> Any:
-        return self._allowed({"true": True, "false": False}.get(text) if self.base is bool else self.base(text))
+        value = {"true": True, "false": False}.get(text) if self.base is bool else self.base(text)
+        return self._allowed(value)
 
     def _element_from_json(self, value: Any) -> Any:
         if self.base is float and type(value) is int and value.bit_length() < 1000:

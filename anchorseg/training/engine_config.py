@@ -31,7 +31,7 @@ def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bo
     Args:
         settings: of the run.
         trainable: number of trained scalars, which bounds the communication buffers.
-        bf16: whether the weights are in it.
+        bf16: whether weights and activations are bfloat16.
     """
     bucket = min(trainable, 500_000_000)
     bucket += bucket % 2  # DeepSpeed aligns parts of a bucket to two elements
