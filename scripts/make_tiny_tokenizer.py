@@ -14,8 +14,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from dataset.families.reason_seg import FOLDER
 from dataset.prompt import SYSTEM
+from dataset.readers.reason_seg import FOLDER
 from dataset.templates import reason_seg as templates
 
 VOCABULARY = 1000

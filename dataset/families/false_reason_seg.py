@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.families.reason_seg import FOLDER, TARGET, AnnotatedImage, Annotation, read_split, refuse_untargeted
+from dataset.families.reason_seg import refuse_untargeted
 from dataset.images import read_image
 from dataset.masks import IGNORE
 from dataset.readers.folder import DataFolder
+from dataset.readers.reason_seg import FOLDER, TARGET, AnnotatedImage, Annotation, read_split
 from dataset.sample import Conversation, Protocol, Question, Sample, TargetSlot, Turn
 from dataset.source import SESAME, Benchmark, Expected, Family, FamilyOptions, Source
 from dataset.templates import evaluation

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining, read_annotation, read_split
+from dataset.families.reason_seg import ReasonSeg, ReasonSegTraining
+from dataset.readers.reason_seg import read_annotation, read_split
 from utils.errors import DataError
 from utils.seeding import generator_for
 

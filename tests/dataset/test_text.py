@@ -5,12 +5,12 @@ import pickle
 
 import pytest
 
-from dataset.families.reason_seg import read_annotation
 from dataset.families.vqa import Vqa
 from dataset.readers.folder import DataFolder
 from dataset.readers.json_stream import first_key, stream
 from dataset.readers.labelme import read_labelme
 from dataset.readers.pickles import read_pickle
+from dataset.readers.reason_seg import read_annotation
 from dataset.readers.western import decode_western
 from utils.errors import DataError
 from utils.shown import shown
