@@ -9,17 +9,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
-import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, cast
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from anchorseg.inference.generation import answer_questions
 from anchorseg.inference.prefix import prefill_images
@@ -27,10 +21,11 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.training.engine_config import BITSANDBYTES, deepspeed_config
 from anchorseg.training.settings import ModelSettings, OptimizationSettings, TrainSettings
-from benchmarks.counting import Counter, on_meta, tensors_in
+from benchmarks.counting import Counter, on_meta
+from benchmarks.live_bytes import LiveBytes, cuda_kernels
 from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
 from dataset.batch import Batch
-from model.quantization import KEPT, Quantization
+from model.quantization import Quantization
 
 DTYPE = torch.bfloat16
 GIB = 2**30
@@ -48,76 +43,6 @@ OPTIMISERS = {
 QUANTISATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
 SMALLEST_8BIT, BLOCK_8BIT = 4096, 256
 """Of bitsandbytes: values from which a tensor has its moments in 8 bits, and values with one float32 scale."""
-MOVES = (torch.ops.aten.to, torch.ops.aten._to_copy)
-KERNEL_ALIGNMENT = 16
-"""Keys to which CUDA's memory-efficient attention pads its bias."""
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of all tensors that operations take and give, for as long as they exist; each storage once.
-
-    Args:
-        left_out: tensors that do not count, such as the weights.
-    """
-
-    def __init__(self, left_out: Iterator[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._bytes: dict[int, int] = {}
-        for tensor in left_out:
-            self._add(tensor, 0)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation."""
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket in MOVES and result.is_meta and not args[0].is_meta:
-            self._add(result, 0)  # counting.py's copy of what is on the GPU anyway
-        for tensor in tensors_in((args, kwargs or {}, result)):
-            self._add(tensor, tensor.untyped_storage().nbytes())
-        return result
-
-    def _add(self, tensor: Tensor, size: int) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self._bytes:
-            self._bytes[key] = size
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._drop, key)
-
-    def _drop(self, key: int) -> None:
-        self.now -= self._bytes.pop(key)
-
-
-def _efficient_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **kwargs: Any
-) -> Tensor:
-    """CUDA's memory-efficient attention, taken where there is a mask: it keeps no scores, but the mask as a bias."""
-    bias, keys = attn_mask, key.shape[-2]
-    if bias is not None:
-        if bias.dtype == torch.bool or keys % KERNEL_ALIGNMENT:
-            padded = -(-keys // KERNEL_ALIGNMENT) * KERNEL_ALIGNMENT
-            bias = query.new_empty(*bias.shape[:-1], padded)[..., :keys]
-        bias = bias.expand(*query.shape[:-1], keys)
-    keeps = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
-    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, keeps, dropout_p)[0]
-
-
-def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Dropout as on CUDA, with a mask of a byte a value."""
-    return torch.ops.aten.native_dropout(input, p, training)[0] if training and p else input
-
-
-@contextmanager
-def cuda_kernels() -> Iterator[None]:
-    """Within, attention and dropout on the meta device keep what CUDA's kernels keep, in every module."""
-    with ExitStack() as stack:
-        for name, replacement in (("scaled_dot_product_attention", _efficient_attention), ("dropout", _fused_dropout)):
-            original = getattr(F, name)
-            for module in list(sys.modules.values()):
-                if getattr(module, "__dict__", {}).get(name) is original:
-                    stack.enter_context(mock.patch.object(module, name, replacement))
-        yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,13 +176,16 @@ def peak_of(model: AnchorSegModel, settings: OptimizationSettings, counted: Acti
     )
 
 
-def weight_bytes(model: nn.Module, quantization: Quantization) -> int:
+def weight_bytes(model: AnchorSegModel, quantization: Quantization) -> int:
     """Bytes of weights and buffers, the linear layers that `model.quantization` quantizes in 8 or 4 bits."""
     total = sum(tensor.numel() * tensor.element_size() for tensor in _state(model))
     if quantization == "none":
         return total
+    kept_parts = model.kept_unquantized
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and not any(name == kept or name.startswith(f"{kept}.") for kept in KEPT):
+        if isinstance(module, nn.Linear) and not any(
+            name == kept or name.startswith(f"{kept}.") for kept in kept_parts
+        ):
             weight = module.weight
             total += _quantized(weight, quantization) - weight.numel() * weight.element_size()
     return total

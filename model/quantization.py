@@ -12,18 +12,9 @@ from utils.errors import SettingsError
 
 Quantization = Literal["none", "8bit", "4bit"]
 
-KEPT = (
-    "sam",
-    "query_bank",
-    "llava.network.model.vision_tower",
-    "llava.network.model.multi_modal_projector",
-    "llava.network.lm_head",
-)
-"""Parts whose linear layers stay as they are."""
-
 
 def quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None:
-    """What `from_pretrained` takes as `quantization_config`; None for "none".
+    """What `from_pretrained` takes as `quantization_config`, without the parts to leave out; None for "none".
 
     Args:
         quantization: bits of a weight; 4bit is NF4 with quantized constants, its products computed in bf16.
@@ -44,5 +35,4 @@ def quantization_config(quantization: Quantization) -> BitsAndBytesConfig | None
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=list(KEPT),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from anchorseg.method.heads import head_class
+from anchorseg.method.heads import head_entry
 from anchorseg.method.options import MethodOptions
 from anchorseg.method.tokens import TokenStrings
 from model.backbones import language_backbone, mask_backbone
@@ -68,7 +68,7 @@ class AnchorSegConfig(PreTrainedConfig):
         language = language_backbone(self.language_model)
         self.language_config = language.read_config(self.language_config or {})
         self.mask_config = _checked(mask_backbone(self.mask_model).Sizes, self.mask_config, "mask_config")
-        self.method = _checked(head_class(self.head).Options, self.method, "method")
+        self.method = _checked(head_entry(self.head).Options, self.method, "method")
         super().__post_init__(**kwargs)
         default = TokenStrings.for_bank(self.method["num_latents"])
         self.tokens = _checked(TokenStrings, self.tokens or default, "tokens")
@@ -92,7 +92,7 @@ class AnchorSegConfig(PreTrainedConfig):
     @property
     def method_settings(self) -> MethodOptions:
         """Options of the method: those that every head has, and those of this one."""
-        return head_class(self.head).Options(**self.method)  # type: ignore[arg-type]
+        return head_entry(self.head).Options(**self.method)  # type: ignore[arg-type]
 
     @property
     def token_strings(self) -> TokenStrings:

@@ -9,7 +9,7 @@ M low-resolution side, H W original size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from anchorseg.method.options import LisaOptions, Method, MethodOptions
@@ -17,27 +17,27 @@ from anchorseg.method.options import LisaOptions, Method, MethodOptions
 if TYPE_CHECKING:
     from anchorseg.method.head import Head
 
-HEADS: dict[str, tuple[str, type[MethodOptions]]] = {
-    "anchorseg": ("anchorseg.method.anchorseg_head:AnchorSegHead", Method),
-    "lisa": ("anchorseg.method.lisa_head:LisaHead", LisaOptions),
-}
-"""Names in a model's configuration: module and class, and the options that the head has."""
-
 
 @dataclass(frozen=True)
 class HeadEntry:
-    """One head of `HEADS`."""
+    """A head: module and class, and the options that it has."""
 
     place: str
     Options: type[MethodOptions]
 
     def load(self) -> type[Head]:
         """The class itself; it imports torch."""
-        module, _, attribute = self.place.partition(":")
-        return getattr(import_module(module), attribute)
+        return resolve_name(self.place)
 
 
-def head_class(name: str) -> HeadEntry:
+HEADS: dict[str, HeadEntry] = {
+    "anchorseg": HeadEntry("anchorseg.method.anchorseg_head:AnchorSegHead", Method),
+    "lisa": HeadEntry("anchorseg.method.lisa_head:LisaHead", LisaOptions),
+}
+"""By the names in a model's configuration."""
+
+
+def head_entry(name: str) -> HeadEntry:
     """The entry of a name.
 
     Raises:
@@ -45,4 +45,4 @@ def head_class(name: str) -> HeadEntry:
     """
     if name not in HEADS:
         raise ValueError(f"head is {name!r}; allowed: {', '.join(HEADS)}")
-    return HeadEntry(*HEADS[name])
+    return HEADS[name]

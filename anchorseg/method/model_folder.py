@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from anchorseg.method.config import OLD_NAMES, AnchorSegConfig
-from anchorseg.method.heads import head_class
+from anchorseg.method.heads import head_entry
 from model.backbones import language_backbone
 from utils.errors import CheckpointError
 from utils.files import read_json
@@ -83,7 +83,7 @@ def read_config(folder: Path) -> AnchorSegConfig:
         if not isinstance(values.get(section), dict) or not values[section]:
             raise _unusable(path, f"{section} is {shown(values.get(section))}, but must be an object with its settings")
     with refused_values(path):
-        known = {field.name for field in fields(head_class(values.get("head", AnchorSegConfig.head)).Options)}
+        known = {field.name for field in fields(head_entry(values.get("head", AnchorSegConfig.head)).Options)}
     absent = [name for name in _ALWAYS_SAID if name in known and name not in values["method"]]
     if absent:
         raise _unusable(path, f"method does not say {', '.join(absent)}, which the weights depend on")

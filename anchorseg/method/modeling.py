@@ -16,7 +16,7 @@ from transformers import Cache, PreTrainedModel
 from anchorseg.method import model_folder
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.head import Head, ImageContext, Segmentation
-from anchorseg.method.heads import head_class
+from anchorseg.method.heads import head_entry
 from anchorseg.method.options import MethodOptions
 from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
 from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
@@ -73,7 +73,7 @@ class AnchorSegModel(PreTrainedModel):
         self._language_name, self._masks_name = language.saved_as, masks.saved_as
         self.add_module(language.saved_as, language)
         self.add_module(masks.saved_as, masks)
-        self.head: Head = head_class(config.head).load()(method, self.width, masks.prompt_width)
+        self.head: Head = head_entry(config.head).load()(method, self.width, masks.prompt_width)
         for name, module in self.head.modules.items():
             self.add_module(name, module)
         self.post_init()
@@ -129,6 +129,12 @@ class AnchorSegModel(PreTrainedModel):
         )
         model_folder.refuse_not_finite(folder, model)
         return model
+
+    @property
+    def kept_unquantized(self) -> tuple[str, ...]:
+        """Parts whose linear layers stay as they are when the language model's projections are quantized."""
+        of_language = (f"{self._language_name}.{name}" for name in self.language.kept_unquantized)
+        return (self._masks_name, *self.head.modules, *of_language)
 
     @property
     def bank_ids(self) -> tuple[int, ...]:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from anchorseg.method.heads import HEADS, head_class
+from anchorseg.method.heads import HEADS, head_entry
 from anchorseg.method.options import LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
 from utils.settings import Settings, flags_of, setting
+
+SMALL = ("tiny", "mini")
+"""Sizes that a CPU trains."""
 
 if TYPE_CHECKING:
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
         """For each family `--FAMILY_data`, which chooses its datasets."""
 
 else:
-    HeadSettings = flags_of("HeadSettings", *(options for _, options in HEADS.values()))
+    HeadSettings = flags_of("HeadSettings", *(head.Options for head in HEADS.values()))
     FamilySettings = make_dataclass(
         "FamilySettings",
         [
@@ -46,7 +49,9 @@ class ModelSettings(HeadSettings):
     GROUP: ClassVar[str] = "model"
 
     preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True)
-    size: Literal["tiny", "7b", "13b"] = setting("7b", help="sizes of the backbones")
+    size: Literal["tiny", "mini", "7b", "13b"] = setting(
+        "7b", help="sizes of the backbones; tiny starts from nothing, mini has weights that come with the project"
+    )
     language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES))
     mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES))
     head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS))
@@ -93,7 +98,7 @@ class ModelSettings(HeadSettings):
 
     def method(self) -> MethodOptions:
         """Options of the head's method."""
-        kind = head_class(self.head).Options
+        kind = head_entry(self.head).Options
         return kind(**{field.name: getattr(self, field.name) for field in fields(kind)})
 
     def lora(self) -> LoraSettings | None:

@@ -13,6 +13,7 @@ from anchorseg.method.model_folder import read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.presets import token_ids
+from anchorseg.weights.shipped import ASSETS, shipped
 from model.quantization import Quantization, quantization_config
 from utils.files import share_files
 from utils.loading import local_folder, without_bars_in_logs
@@ -23,7 +24,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 def tiny_tokenizer_model() -> bytes:
     """The SentencePiece model of the tiny preset, which lies in the package."""
-    return (Path(__file__).parent / "assets" / "tiny_tokenizer.model").read_bytes()
+    return (ASSETS / "tiny_tokenizer.model").read_bytes()
 
 
 def load_model(
@@ -37,7 +38,8 @@ def load_model(
     """A saved model, in evaluation mode, and its tokenizer.
 
     Args:
-        folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, or a hub name.
+        folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, a hub name, or
+            "miniature", which comes with the project.
         dtype: of the weights; "auto" keeps that of the files.
         quantization: of the language model's projections; a quantized model is for inference.
         padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
@@ -49,10 +51,13 @@ def load_model(
         SettingsError: if the quantization needs what is not installed.
     """
     quantized = quantization_config(quantization)
-    folder = local_folder(folder, "the model folder")
+    folder = local_folder(shipped(folder), "the model folder")
     config = read_config(folder)
     registry = TokenRegistry.load(folder, config.token_strings)
     model_folder.check_ids(folder, token_ids(registry), config)
+    if quantized is not None:
+        with torch.device("meta"):
+            quantized.llm_int8_skip_modules = list(AnchorSegModel(config).kept_unquantized)
     model = AnchorSegModel.from_pretrained(folder, config=config, dtype=dtype, quantization_config=quantized, **kwargs)
     if padding_attention != "model":
         model.method = replace(model.method, padding_attention=padding_attention)

@@ -10,7 +10,7 @@ from tests.throwaway.dataset import FAMILY
 from tests.throwaway.head import MeanOptions
 
 registry.FAMILIES["squares"] = FAMILY
-heads.HEADS["mean"] = ("tests.throwaway.head:MeanHead", MeanOptions)
+heads.HEADS["mean"] = heads.HeadEntry("tests.throwaway.head:MeanHead", MeanOptions)
 backbone_names.MASK_BACKBONES["conv"] = "tests.throwaway.masks:ConvBackbone"
 
 if __name__ == "__main__":
