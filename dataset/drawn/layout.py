@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dataset.drawn.objects import COLOURS, KINDS, SceneObject, draw_object, silhouette
+from dataset.drawn.objects import COLOURS, KINDS, SOLID, TEXTURES, Pose, SceneObject, draw_object, silhouette
 from dataset.masks import fill_polygon
 
 SIZES: tuple[tuple[int, int], ...] = ((144, 192), (192, 144), (168, 168), (128, 192), (160, 192), (192, 160))
@@ -22,16 +22,31 @@ BACKGROUNDS: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = (
 )
 """Pairs of muted colours, wall or sky above and floor or meadow below."""
 
-SMALLEST, LARGEST = 0.1, 0.2
+SMALLEST, LARGEST = 0.09, 0.21
 """Half size of an object as a share of the shorter side."""
+
+FEWEST, MOST = 2, 8
+"""Objects of a scene."""
+
+SEEN = 0.6
+"""Least share of an object that is not hidden behind others."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: RGB image, its objects, the number of its background, and the first row of what lies below."""
+    """A drawn scene.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        objects: what stands in it.
+        poses: how each object stands.
+        background: number of the pair of colours behind.
+        horizon: first row of what lies below.
+    """
 
     image: np.ndarray
     objects: tuple[SceneObject, ...]
+    poses: tuple[Pose, ...]
     background: int
     horizon: int
 
@@ -64,34 +79,59 @@ def _clutter(rng: np.random.Generator, image: np.ndarray) -> None:
             cv2.line(image, (x, y), end, ink, 1, cv2.LINE_AA)
 
 
-def _attributes(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """Kinds and colours: all differing, or some of one kind or of one colour, never two alike."""
-    kinds = list(rng.permutation(list(KINDS)))[:count]
-    colours = list(rng.permutation(list(COLOURS)))[:count]
+def _attributes(rng: np.random.Generator, count: int) -> list[tuple[str, str, str]]:
+    """Kind, colour and texture of each object; no two share kind and colour, some share one of the three."""
+    kinds = [str(kind) for kind in rng.permutation(list(KINDS))[:count]]
+    colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:count]]
+    textures = [str(texture) for texture in rng.choice(TEXTURES, count, p=(0.5, 0.25, 0.25))]
     shared = int(rng.integers(2, min(count, 4) + 1)) if count > 2 else 0
     choice = rng.random()
-    if choice < 0.3:
+    if choice < 0.35:
         kinds[:shared] = [kinds[0]] * shared
-    elif choice < 0.6:
+    elif choice < 0.7:
         colours[:shared] = [colours[0]] * shared
-    return [(str(kind), str(colour)) for kind, colour in zip(kinds, colours, strict=True)]
+    textures = ["plain" if kind in SOLID else texture for kind, texture in zip(kinds, textures, strict=True)]
+    return list(zip(kinds, colours, textures, strict=True))
 
 
 def _place_all(rng: np.random.Generator, height: int, width: int, count: int) -> list[tuple[float, float, float]]:
-    """Centres and half sizes of `count` objects that keep a gap, the sizes well spread."""
+    """Centres and half sizes of `count` objects, the sizes well spread; in some scenes they may overlap."""
     shorter = min(height, width)
+    nearness, gap = (0.62, 0.0) if rng.random() < 0.35 else (1.06, 3.0)
     while True:
         placed: list[tuple[float, float, float]] = []
-        scale = rng.uniform(0.85, 1.0) if count > 4 else 1.0
+        scale = rng.uniform(0.85, 1.0) * min(1.0, (5.5 / count) ** 0.5)
         for radius in sorted(rng.uniform(SMALLEST, LARGEST, count) * shorter * scale, reverse=True):
             for _ in range(40):
                 x = rng.uniform(radius + 2, width - radius - 3)
                 y = rng.uniform(radius + 2, height - radius - 3)
-                if all(np.hypot(x - a, y - b) > (radius + c) * 1.06 + 3 for a, b, c in placed):
+                if all(np.hypot(x - a, y - b) > (radius + c) * nearness + gap for a, b, c in placed):
                     placed.append((x, y, radius))
                     break
         if len(placed) == count:
             return placed
+
+
+def _seen(outlines: list[np.ndarray], height: int, width: int) -> list[tuple[np.ndarray, int]] | None:
+    """Outline and area of what is seen of each object, each drawn over those before it.
+
+    None if too little is seen of one, or it is seen in pieces, which no single polygon outlines.
+    """
+    whole = [fill_polygon(outline, height, width) for outline in outlines]
+    hidden = np.zeros((height, width), dtype=bool)
+    seen = []
+    for outline, mask in zip(outlines[::-1], whole[::-1], strict=True):
+        if (mask & hidden).any():
+            visible = mask & ~hidden
+            contours, _ = cv2.findContours(visible.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            outline = contours[0][:, 0] if len(contours) == 1 else outline
+            if visible.sum() < SEEN * mask.sum() or not np.array_equal(fill_polygon(outline, height, width), visible):
+                return None
+            seen.append((outline, int(visible.sum())))
+        else:
+            seen.append((outline, int(mask.sum())))
+        hidden |= mask
+    return seen[::-1]
 
 
 def _shadow(image: np.ndarray, item: SceneObject) -> None:
@@ -115,23 +155,41 @@ def _shadow(image: np.ndarray, item: SceneObject) -> None:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene of three to six objects; everything comes from `rng`."""
+    """Draw a scene of two to eight objects; everything comes from `rng`."""
     height, width = SIZES[rng.integers(len(SIZES))]
     image, background, horizon = _background(rng, height, width)
     _clutter(rng, image)
-    count = int(rng.integers(3, 7))
-    places = _place_all(rng, height, width, count)
-    attributes = _attributes(rng, count)
-    poses = [(float(rng.normal(0, 0.12)), bool(rng.random() < 0.5)) for _ in range(count)]
-    objects = []
-    for place in rng.permutation(count):
-        (x, y, radius), (kind, colour), (tilt, mirrored) = places[place], attributes[place], poses[place]
-        polygon = silhouette(kind, (x, y), radius, tilt, mirrored)
-        polygon = polygon.clip((0, 0), (width - 1, height - 1))
-        area = int(fill_polygon(polygon, height, width).sum())
-        item = SceneObject(kind=kind, colour=colour, centre=(x, y), radius=radius, polygon=polygon, area=area)
+    count = int(rng.integers(FEWEST, MOST + 1))
+    while True:
+        # Those whose middle is lower stand in front.
+        places = sorted(_place_all(rng, height, width, count), key=lambda place: place[1])
+        attributes = _attributes(rng, count)
+        rng.shuffle(attributes)
+        tilts = rng.normal(0, 0.15, count)
+        mirrored = rng.random(count) < 0.5
+        outlines = [
+            silhouette(kind, (x, y), radius, tilt, flip).clip((0, 0), (width - 1, height - 1))
+            for (x, y, radius), (kind, _, _), tilt, flip in zip(places, attributes, tilts, mirrored, strict=True)
+        ]
+        seen = _seen(outlines, height, width)
+        if seen is not None:
+            break
+    drawn = []
+    for number, ((x, y, radius), (kind, colour, texture)) in enumerate(zip(places, attributes, strict=True)):
+        polygon, area = seen[number]
+        item = SceneObject(
+            kind=kind, colour=colour, texture=texture, centre=(x, y), radius=radius, polygon=polygon, area=area
+        )
+        pose = Pose(
+            outline=outlines[number],
+            tilt=float(tilts[number]),
+            mirrored=bool(mirrored[number]),
+            tint=rng.uniform(-14, 14, 3),
+        )
         _shadow(image, item)
-        objects.append((item, tilt, mirrored))
-    for item, tilt, mirrored in objects:
-        draw_object(image, item, tilt=tilt, mirrored=mirrored, tint=rng.uniform(-14, 14, 3))
-    return Scene(image, tuple(item for item, _, _ in objects), background, horizon)
+        drawn.append((item, pose))
+    for item, pose in drawn:
+        draw_object(image, item, pose)
+    order = rng.permutation(count)
+    objects, poses = zip(*(drawn[index] for index in order), strict=True)
+    return Scene(image, objects, poses, background, horizon)

@@ -19,8 +19,16 @@ COLOURS: dict[str, Colour] = {
     "blue": (30, 95, 225),
     "purple": (150, 55, 190),
     "black": (52, 52, 58),
+    "pink": (250, 130, 195),
+    "white": (240, 240, 242),
 }
-"""Names and RGB of the six colours."""
+"""Names and RGB of the colours."""
+
+TEXTURES = ("plain", "striped", "dotted")
+"""How an object's colour covers it; plain has no name in queries."""
+
+SOLID = ("hammer", "key")
+"""Kinds that show too little of their colour for a texture: they are plain."""
 
 
 def _circle(count: int = 30) -> np.ndarray:
@@ -75,6 +83,47 @@ def _candle() -> np.ndarray:
     return np.array([(-0.34, 1.0), (-0.34, -0.3), *flame, (0.34, -0.3), (0.34, 1.0)])
 
 
+def _apple() -> np.ndarray:
+    angle = np.linspace(-np.pi / 2 + 0.2, 1.5 * np.pi - 0.2, 26)
+    body = np.stack([0.88 * np.cos(angle), 0.2 + 0.8 * np.sin(angle)], axis=1)
+    stem = [(-0.06, -0.5), (-0.02, -0.82), (0.14, -0.98), (0.24, -0.9), (0.12, -0.74), (0.08, -0.5)]
+    return np.concatenate([body, stem])
+
+
+def _bell() -> np.ndarray:
+    side = [(0.22, -0.82), (0.5, -0.5), (0.6, 0.1), (0.95, 0.55), (0.95, 0.72), (0.24, 0.72), (0.2, 0.94)]
+    return np.array([(-0.1, -1.0), (0.1, -1.0), *side, *[(-x, y) for x, y in side[::-1]]])
+
+
+def _bottle() -> np.ndarray:
+    side = [(0.16, -1.0), (0.16, -0.5), (0.42, -0.2), (0.42, 1.0)]
+    return np.array([*side, *[(-x, y) for x, y in side[::-1]]])
+
+
+def _boat() -> np.ndarray:
+    sail = [(-0.04, 0.35), (-0.04, -1.0), (0.06, -1.0), (0.75, 0.2), (0.06, 0.2), (0.06, 0.35)]
+    return np.array([(-1.0, 0.35), *sail, (1.0, 0.35), (0.62, 0.85), (-0.62, 0.85)])
+
+
+def _hat() -> np.ndarray:
+    angle = np.linspace(np.pi, 2 * np.pi, 14)
+    crown = np.stack([0.52 * np.cos(angle), -0.05 + 0.55 * np.sin(angle)], axis=1)
+    left, right = [(-1.0, 0.42), (-0.95, 0.28), (-0.56, 0.24)], [(0.56, 0.24), (0.95, 0.28), (1.0, 0.42)]
+    return np.concatenate([left, crown, right])
+
+
+def _hammer() -> np.ndarray:
+    head = [(-0.7, -0.45), (-0.7, -0.95), (0.35, -0.95), (0.85, -0.6), (0.4, -0.45)]
+    return np.array([(-0.13, 1.0), (-0.13, -0.45), *head, (0.13, -0.45), (0.13, 1.0)])
+
+
+def _mushroom() -> np.ndarray:
+    angle = np.linspace(np.pi, 2 * np.pi, 18)
+    cap = np.stack([0.95 * np.cos(angle), 0.05 + 0.9 * np.sin(angle)], axis=1)
+    return np.concatenate([cap, [(0.32, 0.12), (0.26, 0.6), (0.36, 0.95), (-0.36, 0.95), (-0.26, 0.6), (-0.32, 0.12)]])
+
+
+BOOK = np.array([(-0.75, -0.95), (0.62, -0.95), (0.75, -0.82), (0.75, 0.95), (-0.62, 0.95), (-0.75, 0.82)])
 TENT = np.array([(0.0, -0.8), (0.1, -0.8), (1.0, 0.75), (-1.0, 0.75)])
 
 
@@ -134,16 +183,72 @@ KINDS: dict[str, Kind] = {
                    colour=(255, 175, 70)),
         ),
     ),
+    "apple": Kind(
+        _apple,
+        (
+            Detail(((-0.07, -0.45), (-0.02, -0.84), (0.14, -1.0), (0.26, -0.9), (0.1, -0.45)), colour=(110, 70, 30)),
+            Detail(((0.1, -0.42), (0.28, -0.62), (0.62, -0.6), (0.5, -0.4)), colour=(60, 200, 60)),
+        ),
+    ),
+    "bell": Kind(
+        _bell,
+        (
+            Detail(((-1.1, 0.52), (1.1, 0.52), (1.1, 0.75), (-1.1, 0.75)), colour=(215, 165, 60)),
+            Detail(((-0.26, 0.72), (0.26, 0.72), (0.22, 1.0), (-0.22, 1.0)), shade=0.5),
+        ),
+    ),
+    "bottle": Kind(
+        _bottle,
+        (
+            Detail(((-0.2, -1.1), (0.2, -1.1), (0.2, -0.78), (-0.2, -0.78)), colour=(200, 170, 120)),
+            Detail(((-0.44, 0.1), (0.44, 0.1), (0.44, 0.62), (-0.44, 0.62)), colour=(140, 205, 250)),
+        ),
+    ),
+    "boat": Kind(
+        _boat,
+        (
+            Detail(((0.0, -0.95), (0.75, 0.2), (0.0, 0.2)), colour=(250, 240, 205)),
+            Detail(((-0.04, 0.35), (-0.04, -1.0), (0.06, -1.0), (0.06, 0.35)), colour=(120, 80, 45)),
+        ),
+    ),
+    "book": Kind(
+        lambda: BOOK,
+        (
+            Detail(((0.6, -0.82), (0.75, -0.82), (0.75, 0.95), (-0.62, 0.95), (-0.68, 0.85), (0.6, 0.82)),
+                   colour=(250, 248, 235)),
+            Detail(((-0.45, -0.6), (0.3, -0.6), (0.3, -0.25), (-0.45, -0.25)), colour=(245, 200, 90)),
+        ),
+    ),
+    "hat": Kind(_hat, (Detail(((-0.56, 0.0), (0.56, 0.0), (0.58, 0.24), (-0.58, 0.24)), colour=(95, 60, 35)),)),
+    "hammer": Kind(
+        _hammer, (Detail(((-0.8, -1.0), (0.4, -1.0), (0.95, -0.6), (0.4, -0.4), (-0.8, -0.4)), colour=(150, 155, 165)),)
+    ),
+    "mushroom": Kind(
+        _mushroom,
+        (
+            Detail(((-0.4, 0.1), (0.4, 0.1), (0.4, 1.0), (-0.4, 1.0)), colour=(245, 228, 200)),
+            Detail(((-1.1, -0.08), (1.1, -0.08), (1.1, 0.1), (-1.1, 0.1)), colour=(200, 170, 130)),
+        ),
+    ),
 }  # fmt: skip
 """Every kind by name. Each has a colour of its own somewhere, as things have: a flame, a ball's stripe."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """An object in a scene: kind and colour by name, centre (x, y) and half size in pixels, polygon and its pixels."""
+    """An object in a scene.
+
+    Attributes:
+        kind: by name; `colour` and `texture` alike.
+        centre: (x, y) in pixels.
+        radius: half size in pixels.
+        polygon: (n, 2) int32 outline of what is seen of it; other objects may hide a part.
+        area: pixels that are seen.
+    """
 
     kind: str
     colour: str
+    texture: str
     centre: tuple[float, float]
     radius: float
     polygon: np.ndarray
@@ -161,27 +266,30 @@ def _place(points: np.ndarray, centre: tuple[float, float], radius: float, tilt:
     return np.round(unit @ turn.T * radius + np.array(centre)).astype(np.int32)
 
 
-def draw_object(image: np.ndarray, item: SceneObject, *, tilt: float, mirrored: bool, tint: np.ndarray) -> None:
-    """Draw an object into an (H, W, 3) uint8 RGB image, exactly on the pixels of its mask.
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """How an object stands: its whole outline (n, 2) int32, tilt in radians, whether it is mirrored, (3,) tint."""
 
-    Args:
-        image: changed in place.
-        item: what to draw.
-        tilt: as its polygon was made.
-        mirrored: as its polygon was made.
-        tint: (3,) small change of the colour.
-    """
+    outline: np.ndarray
+    tilt: float
+    mirrored: bool
+    tint: np.ndarray
+
+
+def draw_object(image: np.ndarray, item: SceneObject, pose: Pose) -> None:
+    """Draw an object into an (H, W, 3) uint8 RGB image, exactly on the pixels of its whole outline."""
     height, width = image.shape[:2]
-    x0, y0 = np.maximum(item.polygon.min(axis=0) - 1, 0)
-    x1, y1 = np.minimum(item.polygon.max(axis=0) + 2, (width, height))
-    mask = fill_polygon(item.polygon - (x0, y0), y1 - y0, x1 - x0)
-    colour = np.clip(np.array(COLOURS[item.colour], dtype=np.float32) + tint, 0, 255)
+    x0, y0 = np.maximum(pose.outline.min(axis=0) - 1, 0)
+    x1, y1 = np.minimum(pose.outline.max(axis=0) + 2, (width, height))
+    mask = fill_polygon(pose.outline - (x0, y0), y1 - y0, x1 - x0)
     y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32)
-    light = 1.12 - 0.2 * ((x - item.centre[0]) + (y - item.centre[1])) / item.radius
-    bright = np.clip(light, 0.62, 1.3)
+    right, down = (x - item.centre[0]) / item.radius, (y - item.centre[1]) / item.radius
+    bright = np.clip(1.12 - 0.2 * (right + down), 0.62, 1.3)
+    colour = np.clip(np.array(COLOURS[item.colour], dtype=np.float32) + pose.tint, 0, 255)
     patch = np.clip(colour * bright[..., None], 0, 255)
+    patch[_marks(item.texture, right, down, pose.tilt)] = _contrast(colour)
     for detail in KINDS[item.kind].details:
-        points = _place(np.array(detail.points), item.centre, item.radius, tilt, mirrored) - (x0, y0)
+        points = _place(np.array(detail.points), item.centre, item.radius, pose.tilt, pose.mirrored) - (x0, y0)
         mark = np.zeros(mask.shape, dtype=np.uint8)
         if detail.filled:
             cv2.fillPoly(mark, [points], 1)
@@ -195,3 +303,31 @@ def draw_object(image: np.ndarray, item: SceneObject, *, tilt: float, mirrored: 
     edge = mask & ~cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
     patch[edge] *= 0.72
     image[y0:y1, x0:x1][mask] = patch[mask].astype(np.uint8)
+
+
+def detail_masks(item: SceneObject, pose: Pose, mask: np.ndarray) -> list[np.ndarray]:
+    """(H, W) boolean of what is seen of each filled detail of an object, whose own mask is (H, W)."""
+    found = []
+    for detail in KINDS[item.kind].details:
+        if detail.filled:
+            points = _place(np.array(detail.points), item.centre, item.radius, pose.tilt, pose.mirrored)
+            drawn = np.zeros(mask.shape, np.uint8)
+            cv2.fillPoly(drawn, [points], 1)
+            found.append((drawn > 0) & mask)
+    return found
+
+
+def _marks(texture: str, right: np.ndarray, down: np.ndarray, tilt: float) -> np.ndarray:
+    """Where the stripes or dots of a texture are, in unit coordinates (H, W) of an object."""
+    along = right * np.cos(tilt) + down * np.sin(tilt)
+    across = down * np.cos(tilt) - right * np.sin(tilt)
+    if texture == "striped":
+        return np.asarray((along + 4.0) % 0.5 < 0.2)
+    if texture == "dotted":
+        return np.asarray(np.hypot((along + 4.0) % 0.48 - 0.24, (across + 4.0) % 0.48 - 0.24) < 0.14)
+    return np.zeros(right.shape, dtype=bool)
+
+
+def _contrast(colour: np.ndarray) -> np.ndarray:
+    """The colour of marks on a colour: darker on a light one, lighter on a dark one."""
+    return colour * 0.45 if colour.mean() > 110 else colour * 0.35 + 150

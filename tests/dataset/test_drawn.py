@@ -10,8 +10,8 @@ import pytest
 
 from dataset.drawn import queries
 from dataset.drawn.layout import SIZES
-from dataset.drawn.objects import COLOURS, KINDS
-from dataset.drawn.queries import FUNCTIONS, RELATION, SEVERAL, SUPERLATIVE, SUPERLATIVES, plural
+from dataset.drawn.objects import COLOURS, KINDS, TEXTURES
+from dataset.drawn.queries import FUNCTIONS, RELATION, SEVERAL, SUPERLATIVE, SUPERLATIVE_OF, SUPERLATIVES, plural
 from dataset.drawn.writer import make_scene, write_scenes
 from dataset.families.reason_seg import ReasonSeg
 from dataset.masks import fill_polygon
@@ -41,7 +41,8 @@ def test_a_scene_is_a_function_of_seed_split_and_index(drawn):
 
 def test_scenes_vary(drawn):
     counts = {len(scene.objects) for scene, _ in drawn.values()}
-    assert counts == {3, 4, 5, 6}
+    assert counts == {2, 3, 4, 5, 6, 7, 8}
+    assert {item.texture for scene, _ in drawn.values() for item in scene.objects} == set(TEXTURES)
     assert {scene.image.shape[:2] for scene, _ in drawn.values()} == set(SIZES)
     assert {query.kind for _, query in drawn.values()} == {
         "attribute",
@@ -61,17 +62,30 @@ def test_objects_are_drawn_exactly_on_their_masks(drawn, monkeypatch):
     for index in range(10):
         scene = layout.draw_scene(generator_for("exact", index))
         with monkeypatch.context() as patched:
-            patched.setattr(layout, "draw_object", lambda image, item, **pose: None)
+            patched.setattr(layout, "draw_object", lambda image, item, pose: None)
             bare = layout.draw_scene(generator_for("exact", index)).image
         union = np.zeros(bare.shape[:2], dtype=int)
         for item in scene.objects:
             mask = fill_polygon(item.polygon, *bare.shape[:2])
             assert int(mask.sum()) == item.area
             union += mask
-        assert union.max() == 1, "objects keep a gap"
+        assert union.max() == 1, "masks are what is seen"
         changed = (scene.image != bare).any(axis=2)
         assert not (changed & (union == 0)).any()
         assert (changed & (union == 1)).sum() > 0.99 * union.sum()
+
+
+def group_words(item):
+    """What objects like this one are called in queries about a colour, a kind or a texture."""
+    words = [f"{item.colour} objects", f"{item.colour} object", plural(item.kind), item.kind]
+    return words if item.texture == "plain" else [*words, f"{item.texture} objects", f"{item.texture} object"]
+
+
+def singular_names(item):
+    """What an object may be called by its attributes."""
+    names = [f"{item.colour} {item.kind}", item.kind, f"{item.colour} object"]
+    textured = [f"{item.texture} object", f"{item.texture} {item.kind}", f"{item.texture} {item.colour} object"]
+    return names if item.texture == "plain" else [*names, *textured]
 
 
 def meant(scene, query):
@@ -86,16 +100,15 @@ def meant(scene, query):
     if query.kind == "superlative":
         name = next(n for n, words in SUPERLATIVES.items() if any(w in text for w in words))
         area = [o.area for o in objects]
+        everyone = [
+            i for i in everyone if any(re.search(rf"\b{word}\b", text) for word in group_words(objects[i]))
+        ] or everyone
         key = {"large": area, "small": [-a for a in area], "left": [-v for v in x], "right": x,
                "high": [-v for v in y], "low": y}[name]  # fmt: skip
         return {max(everyone, key=lambda i: key[i])}
     if query.kind == "several":
-        return {i for i in everyone if f"{objects[i].colour} objects" in text or plural(objects[i].kind) in text}
-    named = {
-        i for i in everyone
-        if f"the {objects[i].colour} {objects[i].kind}" in text
-        or re.search(rf"the {objects[i].kind}\b", text) or f"the {objects[i].colour} object" in text
-    }  # fmt: skip
+        return {i for i in everyone if any(word in text for word in group_words(objects[i]) if word.endswith("s"))}
+    named = {i for i in everyone if any(re.search(rf"the {name}\b", text) for name in singular_names(objects[i]))}
     if query.kind == "attribute":
         return named
     (anchor,) = named
@@ -117,7 +130,7 @@ def test_every_query_means_exactly_its_targets(drawn):
 
 
 def test_splits_share_no_wording():
-    banks = [queries.ATTRIBUTE, SUPERLATIVE, SEVERAL, *FUNCTIONS.values(), *RELATION.values()]
+    banks = [queries.ATTRIBUTE, SUPERLATIVE, SUPERLATIVE_OF, SEVERAL, *FUNCTIONS.values(), *RELATION.values()]
     for bank in banks:
         train, val, test = (set(bank[split]) for split in ("train", "val", "test"))
         assert not train & val and not train & test and not val & test, bank

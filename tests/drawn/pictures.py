@@ -102,11 +102,11 @@ class Pools:
 
 
 def _draw_apart(rng: np.random.Generator) -> Scene:
-    """A scene in which no objects share a pixel; in about one of a thousand the tips of two do."""
+    """A scene of three to six objects, of which no two share a pixel."""
     while True:
         scene = draw_scene(rng)
         masks = [fill_polygon(item.polygon, *scene.image.shape[:2]) for item in scene.objects]
-        if np.sum(masks, axis=0).max() == 1:
+        if 3 <= len(masks) <= 6 and np.sum(masks, axis=0).max() == 1:
             return scene
 
 
