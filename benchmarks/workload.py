@@ -26,7 +26,7 @@ from model.sam import SamSizes
 from scripts.random_weights import draw_weights
 from utils.seeding import generator_for, seed_torch
 
-PIECES = {"tiny": 500, "mid": 2000, "7b": 32_000, "13b": 32_000}
+PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "7b": 32_000, "13b": 32_000}
 """Vocabulary: LLaMA's at the real sizes; below, one whose head has the same share of the work."""
 WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]")
 MAX_LENGTH = 4096
@@ -36,7 +36,7 @@ QUERIES = (
     "If someone wanted to rest for a while after a long walk in the park, where could they sit down?",
 )
 ANSWER: tuple[AnswerPart, ...] = ("Sure, it is", TargetSlot(0), ".")
-Size = Literal["tiny", "7b", "13b"]
+Size = Literal["tiny", "mini", "7b", "13b"]
 Rows = Literal["all", "new"]
 SIZE_NAMES = ("mid", *SIZES)
 

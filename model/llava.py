@@ -5,6 +5,8 @@ Letters: B images, R rows (sequences), T positions, P image tokens, D language w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -107,25 +109,26 @@ def _llava(clip: dict, llama: dict, vocabulary: int, feature_layer: int) -> Llav
     )
 
 
-def _tiny(vocabulary: int) -> LlavaConfig:
-    """A miniature of the same classes, for a CPU; nothing in it is pretrained."""
+def _small(vocabulary: int, *, layers: int, mlp: int, image_size: int, patch_size: int) -> LlavaConfig:
+    """The same classes for a CPU: as many layers in CLIP as in LLaMA, both of width 128."""
     clip = {
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
-        "image_size": 96,
-        "patch_size": 12,
+        "image_size": image_size,
+        "patch_size": patch_size,
         "projection_dim": 128,
     }
     # Narrow layers start wider than 0.02, so that what they add is of the size of what they read.
-    config = _llava(clip, {**_llama(128, 256, 2, 4), "initializer_range": 0.06}, vocabulary, -1)
+    config = _llava(clip, {**_llama(128, mlp, layers, 4), "initializer_range": 0.06}, vocabulary, -1)
     config.initializer_range = 0.12
     return config
 
 
-SIZES = {
-    "tiny": _tiny,
+SIZES: dict[str, Callable[[int], LlavaConfig]] = {
+    "tiny": partial(_small, layers=2, mlp=256, image_size=96, patch_size=12),
+    "mini": partial(_small, layers=4, mlp=224, image_size=144, patch_size=16),
     "7b": lambda vocabulary: _llava(CLIP_LARGE_336, _llama(4096, 11008, 32, 32), vocabulary, -2),
     "13b": lambda vocabulary: _llava(CLIP_LARGE_336, _llama(5120, 13824, 40, 40), vocabulary, -2),
 }
@@ -158,7 +161,7 @@ class LlavaBackbone(nn.Module):
 
     @staticmethod
     def preset(size: str, vocabulary: int) -> LlavaConfig:
-        """LLaVA-1.5-7B and -13B with CLIP ViT-L/14@336, and a miniature of the same classes."""
+        """LLaVA-1.5-7B and -13B with CLIP ViT-L/14@336, and two small ones of the same classes."""
         return SIZES[size](vocabulary)
 
     @staticmethod

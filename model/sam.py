@@ -11,6 +11,7 @@ import math
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,8 @@ _TINY = SamSizes(
     decoder_mlp=128,
     iou_head_width=64,
 )
-SIZES = {"tiny": _TINY, "7b": SamSizes(), "13b": SamSizes()}
+_MINI = replace(_TINY, encoder_depth=3, global_attention=(2,))
+SIZES = {"tiny": _TINY, "mini": _MINI, "7b": SamSizes(), "13b": SamSizes()}
 
 
 def _image_encoder(sizes: SamSizes) -> nn.Module:
@@ -135,7 +137,7 @@ class SamBackbone(nn.Module):
 
     @staticmethod
     def preset(size: str) -> SamSizes:
-        """ViT-H with 7B and 13B, and a miniature of the same classes."""
+        """ViT-H with 7B and 13B, and two small ones of the same classes."""
         return SIZES[size]
 
     @staticmethod

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 
-ROOMY_GB = {"tiny": (0, 0), "7b": (22, 7), "13b": (37, 12)}
+ROOMY_GB = {"tiny": (0, 0), "mini": (0, 0), "7b": (22, 7), "13b": (37, 12)}
 """GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
 
 Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual.

@@ -1,4 +1,4 @@
-"""Presets: models of a named size, `tiny`, `7b` or `13b`."""
+"""Presets: models of a named size, `tiny`, `mini`, `7b` or `13b`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from anchorseg.method.options import MethodOptions
 from anchorseg.method.tokens import TokenRegistry
 from model.backbones import language_backbone, mask_backbone
 
-SIZES = ("tiny", "7b", "13b")
+SIZES = ("tiny", "mini", "7b", "13b")
 
 
 def token_ids(registry: TokenRegistry) -> dict[str, object]:
