@@ -108,11 +108,12 @@ def evaluate(settings: EvalSettings) -> None:
     from anchorseg.evaluation.results import ResultsFile, identify, line, table
     from anchorseg.method.model_folder import is_large, read_config
     from anchorseg.training.data import data_folder, open_benchmarks
+    from anchorseg.weights.shipped import shipped
     from utils.distributed import all_gather_objects, is_main, join, leave
     from utils.loading import local_folder
     from utils.machine import refuse_without_gpu
 
-    folder = local_folder(settings.version, "--version")
+    folder = local_folder(shipped(settings.version), "--version")
     read_config(folder)
     refuse_without_gpu(wanted=settings.device == "auto" and is_large(folder))
     data = data_folder(settings.dataset_dir, settings.index_dir)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorseg.training import lisa_flags
-from anchorseg.training.settings import RunSettings, TrainSettings
+from anchorseg.training.settings import SMALL, RunSettings, TrainSettings
 from utils.errors import SettingsError, exit_on_error
 from utils.run_lock import run_lock
 from utils.settings import parse, render, to_dict
@@ -52,12 +52,12 @@ def check_settings(settings: TrainSettings) -> None:
     from utils.files import make_folder
     from utils.machine import refuse_without_gpu, refuse_without_shared_memory
 
-    refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size == "tiny" else 1_000_000_000)
+    refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size in SMALL else 1_000_000_000)
     check_data_folder(settings.dataset_dir)
     if settings.cache_features is not None:
         make_folder(settings.cache_features, "--cache_features")
     check_weights(settings)
-    refuse_without_gpu(wanted=settings.device == "auto" and settings.size != "tiny")
+    refuse_without_gpu(wanted=settings.device == "auto" and settings.size not in SMALL)
 
 
 def train(settings: TrainSettings, stop: StopSignals) -> None:

@@ -31,7 +31,7 @@ def images_per_second(ranks: int) -> float:
         subprocess.run(scenes, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         command = [
             str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(ranks), "train_ds.py",
-            "--preset", "tiny", "--train_scope", "paper", "--dataset_dir", folder, "--log_base_dir", folder,
+            "--preset", "scratch", "--train_scope", "paper", "--dataset_dir", folder, "--log_base_dir", folder,
             "--exp_name", "ranks", "--epochs", "1", "--steps_per_epoch", str(STEPS), "--print_freq", str(STEPS // 2),
             "--batch_size", "2", "--no_eval", "--workers", "0",
         ]  # fmt: skip
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         print(describe(f"{count} questions, written", found, images=1), flush=True)
     speeds = {ranks: images_per_second(ranks) for ranks in arguments.ranks}
     for ranks, speed in speeds.items():
-        print(f"train_ds.py --preset tiny, {ranks} rank(s): {speed:.2f} images/s", flush=True)
+        print(f"train_ds.py --preset scratch, {ranks} rank(s): {speed:.2f} images/s", flush=True)
     print(
         json.dumps(
             {

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anchorseg.training.settings import ModelSettings, TrainSettings
+from anchorseg.training.settings import SMALL, ModelSettings, TrainSettings
 from utils.errors import exit_on_error
 from utils.settings import parse
 
@@ -35,7 +35,7 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
     strings = TokenStrings.for_bank(settings.num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
     config = preset_config(settings.size, settings.method(), registry)
-    if settings.size != "tiny":
+    if settings.size not in SMALL:
         config.language_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
     with torch.device("meta"):
         model = AnchorSegModel(config)

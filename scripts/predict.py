@@ -17,7 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("image", help="image file")
     parser.add_argument("query", help="a phrase, a sentence, or a whole prompt that asks for a segmentation itself")
     parser.add_argument("--kind", choices=get_args(Kind), default="auto", help="what the query is; auto: by its words")
-    parser.add_argument("--model", required=True, help="model folder written by merge_lora_weights.py")
+    parser.add_argument(
+        "--model", required=True, help="folder of a merged model, or miniature: the one that comes here"
+    )
     parser.add_argument("--out", default="prediction.png", help="picture to write")
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu; auto: a GPU where there is one")
     parser.add_argument(
@@ -41,12 +43,15 @@ def ask(arguments: argparse.Namespace) -> None:
 
     from anchorseg import AnchorSegPredictor
     from anchorseg.method.model_folder import is_large
+    from anchorseg.weights.shipped import shipped
     from utils import drawing
     from utils.loading import local_folder
     from utils.machine import chosen_device, refuse_without_gpu
 
     device = chosen_device(arguments.device)
-    refuse_without_gpu(wanted=arguments.device == "auto" and is_large(local_folder(arguments.model, "--model")))
+    refuse_without_gpu(
+        wanted=arguments.device == "auto" and is_large(local_folder(shipped(arguments.model), "--model"))
+    )
     predictor = AnchorSegPredictor.from_pretrained(
         arguments.model, device=device, padding_attention=arguments.padding_attention
     )

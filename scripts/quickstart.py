@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,7 +19,7 @@ from utils.errors import OutputExistsError, exit_on_error
 from utils.files import write_json
 from utils.waiting import wait_without_spinning
 
-SCENES = {"train": 3000, "val": 60, "test": 240}
+SCENES = {"train": 3000, "val": 60, "test": 300}
 SCENE_SEED = 0
 PICTURES = 24
 MARK = ".quickstart"
@@ -64,10 +66,25 @@ def call(title: str, *command: str) -> float:
     return time.perf_counter() - began
 
 
-def scores(folder: Path) -> dict[str, dict[str, float]]:
-    """Scores by protocol from a results.json."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))["benchmarks"]["ReasonSeg|test"]
-    return {name: {key: result[key] for key in ("giou", "ciou", "num_samples")} for name, result in results.items()}
+def results(folder: Path) -> dict[str, Any]:
+    """Results by protocol from a results.json."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return found["benchmarks"]["ReasonSeg|test"]
+
+
+def by_kind(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean IoU and its 95 % interval by kind of question, which the annotations say."""
+    from anchorseg.evaluation.intervals import mean_interval
+
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        kind = json.loads(Path(row["record"]).read_text(encoding="utf-8"))["query_kind"]
+        values.setdefault(kind, []).append(row["iou"])
+    intervals = {kind: (mean_interval(found), len(found)) for kind, found in sorted(values.items())}
+    return {
+        kind: {"giou": mean, "low": low, "high": high, "questions": count}
+        for kind, ((mean, low, high), count) in intervals.items()
+    }
 
 
 def make_anew(root: Path) -> None:
@@ -101,36 +118,62 @@ def main() -> None:
     watch.start()
     counts = [word for split, count in SCENES.items() for word in (f"--{split}", str(count))]
     python = sys.executable
+    first_seconds = call(
+        "first answers of the miniature that comes with the project", python, "-m", "scripts.first_answer",
+        str(root / "first"),
+    )  # fmt: skip
     call("draw scenes", python, "-m", "scripts.make_scenes", str(data), *counts, "--seed", str(SCENE_SEED))
     train_seconds = call(
-        "train", "deepspeed", "--num_accelerators", "1", "train_ds.py", "--preset", "tiny",
-        "--dataset_dir", str(data), "--log_base_dir", str(root.parent), "--exp_name", root.name,
+        "train", "deepspeed", "--num_accelerators", "1", "train_ds.py", "--preset", "tiny", "--version", "tiny-llava",
+        "--vision_pretrained", "tiny-sam", "--cache_features", str(root / "features"), "--dataset_dir", str(data),
+        "--log_base_dir", str(root.parent), "--exp_name", root.name,
     )  # fmt: skip
     call("merge", python, "merge_lora_weights.py", "--run", str(root), "--save_path", str(model))
-    call(
-        "evaluate the merged model on unseen scenes and wordings", python, "eval_reasonseg.py", "--version", str(model),
-        "--dataset_dir", str(data), "--val_dataset", "ReasonSeg|test", "--output_dir", str(evaluation),
-        "--vis_save_path", str(pictures), "--vis_limit", str(PICTURES),
-    )  # fmt: skip
-    found = scores(evaluation)
+    evaluate("the merged model", str(model), data, evaluation, "--vis_save_path", str(pictures), "--vis_limit",
+             str(PICTURES))  # fmt: skip
+    evaluate("the miniature that comes with the project", "miniature", data, root / "eval_shipped")
+    found, shipped = results(evaluation), results(root / "eval_shipped")
     merge = json.loads((model / "merge.json").read_text(encoding="utf-8"))
     summary = {
         "forced": {key: found["forced"][key] for key in ("giou", "ciou")},
         "generate": {key: found["generate"][key] for key in ("giou", "ciou")},
+        "by_kind": by_kind(found["forced"]["rows"]),
+        "shipped": {key: shipped["forced"][key] for key in ("giou", "ciou")},
+        "first_answer_seconds": round(first_seconds, 1),
         "merged_max_abs_diff": merge["max_abs_difference"],
         "train_seconds": round(train_seconds, 1),
         "peak_rss_gb": round(watch.finish() / 1e9, 2),
         "num_eval_samples": found["forced"]["num_samples"],
     }
     write_json(root / "summary.json", summary)
-    print("\n=== summary")
-    for protocol in ("forced", "generate"):
-        print(f"{protocol:<9} gIoU {summary[protocol]['giou']:.4f}  cIoU {summary[protocol]['ciou']:.4f}")
+    show(summary)
     print(
-        f"{summary['num_eval_samples']} unseen scenes; trained in {summary['train_seconds']} s; peak memory "
-        f"{summary['peak_rss_gb']} GB; merged and unmerged differ by at most {summary['merged_max_abs_diff']:.1e}\n"
-        f"look at: {pictures} (pictures), {evaluation}/results.json (every sample), {model} (model folder), "
-        f"{root}/tensorboard (curves), {root}/summary.json (these figures)"
+        f"look at: {root}/first and {pictures} (pictures), {evaluation}/results.json (every sample), {model} (model "
+        f"folder), {root}/tensorboard (curves), {root}/summary.json (these figures)"
+    )
+
+
+def evaluate(what: str, version: str, data: Path, output: Path, *flags: str) -> None:
+    """Evaluate a model on unseen scenes and wordings, forced and generated."""
+    call(
+        f"evaluate {what} on unseen scenes and wordings", sys.executable, "eval_reasonseg.py", "--version", version,
+        "--dataset_dir", str(data), "--val_dataset", "ReasonSeg|test", "--output_dir", str(output), *flags,
+    )  # fmt: skip
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Print the figures."""
+    print("\n=== summary")
+    for name in ("forced", "generate", "shipped"):
+        print(f"{name:<12} gIoU {summary[name]['giou']:.4f}  cIoU {summary[name]['ciou']:.4f}")
+    for kind, row in summary["by_kind"].items():
+        print(
+            f"{kind:<12} gIoU {row['giou']:.3f} ({row['low']:.3f} to {row['high']:.3f}), {row['questions']} questions"
+        )
+    print(
+        f"{summary['num_eval_samples']} unseen scenes; first answers after {summary['first_answer_seconds']} s; "
+        f"trained in {summary['train_seconds']} s; peak memory {summary['peak_rss_gb']} GB; merged and unmerged differ "
+        f"by at most {summary['merged_max_abs_diff']:.1e}"
     )
 
 

@@ -10,6 +10,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.pretrained import uninitialized
+from anchorseg.training.settings import SMALL
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
@@ -24,13 +25,13 @@ def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[An
     """A model of a preset's real size: matrices N(0, 0.02), gains 1, biases 0, drawn in place as `dtype`.
 
     Args:
-        size: `tiny`, `7b` or `13b`.
+        size: `tiny`, `mini`, `7b` or `13b`.
         dtype: of the weights; nothing of another type is allocated on the way.
         device: where the weights are drawn.
     """
     strings = TokenStrings.for_bank(Method().num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
-    if size != "tiny":
+    if size not in SMALL:
         added = {token: LLAMA_PIECES + index for index, token in enumerate(strings.all)}
         registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
     config = preset_config(size, Method(), registry)

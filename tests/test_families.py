@@ -32,7 +32,7 @@ def layouts(tmp_path_factory) -> Path:
 
 def flags(layouts: Path, runs: Path, name: str, *extra: str) -> list[str]:
     return [
-        "train_ds.py", "--preset", "tiny", "--dataset_dir", str(layouts), "--index_dir", str(layouts / "index"),
+        "train_ds.py", "--preset", "scratch", "--dataset_dir", str(layouts), "--index_dir", str(layouts / "index"),
         "--dataset", "||".join(FAMILIES_ON_DISK), "--sample_rates", ",".join("1" for _ in FAMILIES_ON_DISK),
         "--sem_seg_data", "||".join(datasets()["sem_seg"]), "--log_base_dir", str(runs), "--exp_name", name,
         "--epochs", "1", "--steps_per_epoch", str(STEPS), "--batch_size", "2", "--grad_accumulation_steps", "4",

@@ -71,9 +71,9 @@ def test_polygons_of_photographs_agree_with_pycocotools(photographs):
 def test_photographs_train_and_evaluate(photographs, tmp_path):
     root, kept = photographs
     run(
-        ["train_ds.py", "--preset", "tiny", "--dataset_dir", str(root), "--log_base_dir", str(tmp_path), "--exp_name",
-         "photographs", "--explanatory", "-1", "--epochs", "1", "--steps_per_epoch", "6", "--batch_size", "2",
-         "--print_freq", "1"],
+        ["train_ds.py", "--preset", "scratch", "--dataset_dir", str(root), "--log_base_dir", str(tmp_path),
+         "--exp_name", "photographs", "--explanatory", "-1", "--epochs", "1", "--steps_per_epoch", "6",
+         "--batch_size", "2", "--print_freq", "1"],
         ranks=2,
     )  # fmt: skip
     assert len(losses(tmp_path, "photographs")) == 6

@@ -31,7 +31,7 @@ PARTS = {
 def test_a_throw_away_part_trains_merges_and_evaluates(tmp_path, part):
     run, model, scores = tmp_path / "run", tmp_path / "model", tmp_path / "scores"
     program(
-        "train_ds", "--preset", "tiny", *PARTS[part], "--dataset", "squares", "--dataset_dir", tmp_path,
+        "train_ds", "--preset", "scratch", *PARTS[part], "--dataset", "squares", "--dataset_dir", tmp_path,
         "--val_dataset", "squares|val", "--log_base_dir", tmp_path, "--exp_name", "run", "--epochs", "1",
         "--steps_per_epoch", "2", "--batch_size", "2", "--print_freq", "1",
     )  # fmt: skip

@@ -18,7 +18,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def command(scenes: Path, runs: Path, name: str, *extra: str) -> list[str]:  # noqa: F811
     return [
-        "train_ds.py", "--preset", "tiny", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
+        "train_ds.py", "--preset", "scratch", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
         "--exp_name", name, "--epochs", "1", "--steps_per_epoch", str(STEPS), "--eval_interval", "4",
         "--batch_size", "1", "--print_freq", "1", "--workers", "0", "--warmup_steps", "2",
         "--lora_dropout", "0.1", *extra,

@@ -29,7 +29,7 @@ def scenes(tmp_path_factory) -> Path:
 
 def flags(scenes: Path, runs: Path, name: str, *extra: str) -> list[str]:
     return [
-        "train_ds.py", "--preset", "tiny", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
+        "train_ds.py", "--preset", "scratch", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
         "--exp_name", name, "--epochs", "1", "--steps_per_epoch", str(STEPS), "--batch_size", "2",
         "--print_freq", "1", "--workers", "0", "--warmup_steps", "2", "--num_classes_per_sample", "2",
         "--lora_dropout", "0.1", *extra,

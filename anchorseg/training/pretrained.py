@@ -15,6 +15,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.presets import token_ids
+from anchorseg.weights.shipped import shipped
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
 from utils.loading import LoadReport, local_folder
@@ -64,8 +65,8 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     Raises:
         CheckpointError: naming flag, value and remedy.
     """
-    version = _required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf")
-    mask_file = _required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth")
+    version = shipped(_required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf"))
+    mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth"))
     if not Path(mask_file).is_file():
         raise FileNotFoundError(
             f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights)"

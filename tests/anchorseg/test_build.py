@@ -187,7 +187,7 @@ def test_a_saved_model_is_trained_further_without_its_parts(tmp_path):
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.model", "added_tokens.json",
     }  # fmt: skip
     again, _ = load_model(tmp_path / "model")
-    settings = TrainSettings(preset="tiny", size="tiny", version=str(tmp_path / "model"), precision="fp32", lora_r=0)
+    settings = TrainSettings(preset="scratch", size="tiny", version=str(tmp_path / "model"), precision="fp32", lora_r=0)
     further, _ = build_for_training(settings)
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value) and torch.equal(further.state_dict()[name], value), name

@@ -354,7 +354,7 @@ def test_a_cache_that_cannot_be_is_refused_at_the_start(tmp_path, monkeypatch, c
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("")
-    command = ["--preset", "tiny", "--dataset_dir", str(tmp_path), "--train_scope", "paper", *flags]
+    command = ["--preset", "scratch", "--dataset_dir", str(tmp_path), "--train_scope", "paper", *flags]
     with pytest.raises(SystemExit) as stopped, exit_on_error():
         train_ds.main(command)
     assert stopped.value.code == 2 and sentence in capsys.readouterr().err

@@ -34,7 +34,7 @@ def scenes(tmp_path_factory) -> Path:
 
 def command(scenes: Path, runs: Path, name: str, *extra: str) -> list[str]:
     return [
-        sys.executable, "train_ds.py", "--preset", "tiny", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
+        sys.executable, "train_ds.py", "--preset", "scratch", "--dataset_dir", str(scenes), "--log_base_dir", str(runs),
         "--exp_name", name, "--epochs", "1", "--steps_per_epoch", "4", "--batch_size", "2", "--print_freq", "1",
         "--workers", "0", "--warmup_steps", "2", "--num_classes_per_sample", "2", "--lora_dropout", "0.1",
         "--eval_interval", "2", *extra,
@@ -189,3 +189,14 @@ def test_runs_with_a_switch_for_checkpointing_are_still_read(tmp_path, written, 
     values = {**to_dict(TrainSettings(size="tiny")), "gradient_checkpointing": written}
     (tmp_path / "config.json").write_text(json.dumps(values))
     assert read_run_settings(tmp_path).gradient_checkpointing == read
+
+
+def test_what_stays_whole_when_quantized_follows_from_the_parts(scenes):
+    """The names given to bitsandbytes are those of modules, and leave the language model's projections alone."""
+    model, _ = build_for_training(TrainSettings(size="tiny", precision="fp32", lora_r=0))
+    modules = dict(model.named_modules())
+    assert all(name in modules for name in model.kept_unquantized)
+    linear = [name for name, module in modules.items() if isinstance(module, torch.nn.Linear)]
+    rest = [name for name in linear if not name.startswith(tuple(f"{kept}." for kept in model.kept_unquantized))]
+    rest = [name for name in rest if name not in model.kept_unquantized]
+    assert rest and all(".language_model.layers." in name for name in rest)

@@ -50,7 +50,7 @@ def command(place, name, *extra):
     return [
         str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--master_port",
         str(26500 + os.getpid() % 1000), str(place / "train.py"),
-        "--preset", "tiny", "--train_scope", "paper", "--dataset_dir", str(place / "scenes"),
+        "--preset", "scratch", "--train_scope", "paper", "--dataset_dir", str(place / "scenes"),
         "--log_base_dir", str(place), "--exp_name", name, "--epochs", "1", "--steps_per_epoch", "4",
         "--batch_size", "1", "--print_freq", "1", "--workers", "0", "--warmup_steps", "2", "--lr", "1e-4",
         "--num_classes_per_sample", "2", "--lora_dropout", "0.1", "--eval_interval", "2", *extra,
