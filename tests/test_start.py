@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.check_data", "scripts.convert_checkpoint",
-    "scripts.make_scenes", "scripts.parameters", "scripts.parity", "scripts.predict", "scripts.quickstart",
-    "scripts.real_size",
+    "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.check_data", "scripts.compare",
+    "scripts.convert_checkpoint", "scripts.first_answer", "scripts.make_scenes", "scripts.parameters",
+    "scripts.parity", "scripts.predict", "scripts.quickstart", "scripts.real_size",
 )  # fmt: skip
 RUN = """
 import runpy, sys

@@ -28,3 +28,12 @@ def test_equal_values_have_no_width_and_the_seed_decides():
     assert mean_interval([0.1, 0.9, 0.4], seed=1) == mean_interval([0.1, 0.9, 0.4], seed=1)
     with pytest.raises(ValueError, match="at least one"):
         mean_interval([])
+
+
+def test_questions_about_one_image_are_resampled_together():
+    rng = np.random.default_rng(2)
+    of_image = rng.normal(0.5, 0.2, 300)
+    values, groups = np.repeat(of_image, 5), np.repeat(np.arange(300), 5).tolist()
+    _, low, high = mean_interval(values)
+    _, lower, higher = mean_interval(values, groups)
+    assert (higher - lower) / (high - low) == pytest.approx(5**0.5, rel=0.15)
