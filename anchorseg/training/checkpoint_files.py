@@ -18,7 +18,23 @@ from utils.errors import CheckpointError
 from utils.files import file_digest, read_json, refuse_irregular, write_json
 
 CHECKSUMS = "checksums.json"
-_PLAIN = [LossScaler, DynamicLossScaler, ZeroStageEnum, fragment_address]
+
+
+def _zero_stage(kind: type[ZeroStageEnum], name: str) -> ZeroStageEnum:
+    """A member of DeepSpeed's enumeration, which some releases of python 3.11 pickle as `getattr(class, name)`."""
+    if kind is not ZeroStageEnum:
+        raise pickle.UnpicklingError(f"GLOBAL getattr of {kind!r:.60} is not allowed")
+    return ZeroStageEnum[name]
+
+
+_PLAIN = [
+    LossScaler,
+    DynamicLossScaler,
+    ZeroStageEnum,
+    fragment_address,
+    (_zero_stage, "builtins.getattr"),
+    (_zero_stage, "__builtin__.getattr"),
+]
 """What DeepSpeed's files hold besides tensors and plain data: records without code of their own."""
 
 

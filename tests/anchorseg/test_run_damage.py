@@ -312,3 +312,23 @@ def test_a_folder_is_merged_whole_or_not_at_all(folder, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2 and "merged and unmerged differ by" in done.stderr, done.stderr[-2000:]
     assert not target.exists() and not list(tmp_path.glob(".model*"))
+
+
+def test_a_zero_stage_pickled_by_getattr_is_read_and_no_other_getattr_is(tmp_path):
+    """Python 3.11.2 writes members of an enumeration as `getattr(class, name)`."""
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    from anchorseg.training.checkpoint_files import load_plain
+
+    class Member:
+        def __init__(self, kind, name):
+            self.found = (kind, name)
+
+        def __reduce__(self):
+            return getattr, self.found
+
+    torch.save({"zero_stage": Member(ZeroStageEnum, "gradients")}, tmp_path / "stage.pt")
+    assert load_plain(tmp_path / "stage.pt")["zero_stage"] is ZeroStageEnum.gradients
+    torch.save({"zero_stage": Member(torch.Tensor, "numpy")}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="not opened"):
+        load_plain(tmp_path / "other.pt")
