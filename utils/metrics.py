@@ -207,7 +207,7 @@ RELA = GresRule(rejected_keeps_overlap=False, invented_adds_union=True)
 """The published rules are lenient; `RELA` is the rule of the benchmark's own evaluator."""
 
 
-def _counted(slot: SlotScore, rule: GresRule) -> tuple[float, int, int]:
+def counted(slot: SlotScore, rule: GresRule) -> tuple[float, int, int]:
     """IoU, intersection and union that a phrase contributes."""
     if not slot.has_target:
         union = 0 if slot.rejected or not rule.invented_adds_union else slot.overlap.union
@@ -223,8 +223,8 @@ def gres(slots: Iterable[SlotScore], rule: GresRule) -> tuple[float, float]:
     Raises:
         ValueError: if there are no phrases.
     """
-    counted = [_counted(slot, rule) for slot in slots]
-    return mean(value for value, _, _ in counted), iou(sum(i for _, i, _ in counted), sum(u for _, _, u in counted))
+    found = [counted(slot, rule) for slot in slots]
+    return mean(value for value, _, _ in found), iou(sum(i for _, i, _ in found), sum(u for _, _, u in found))
 
 
 def no_target_accuracy(slots: Iterable[SlotScore]) -> float | None:

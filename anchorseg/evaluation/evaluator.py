@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from anchorseg.evaluation.protocols import AnswerProtocol, Responder, answer_protocol
-from anchorseg.evaluation.scoring import SCORINGS, QuestionResult, Reply, Scores, Scoring, ignored, truths
+from anchorseg.evaluation.scoring import SCORINGS, Intervals, QuestionResult, Reply, Scores, Scoring, ignored, truths
 from anchorseg.inference.feature_cache import FeatureCache
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
@@ -50,6 +50,7 @@ class Result:
         protocol: how it was asked.
         leaks: whether the prompt gave the answers away: the published protocol of benchmarks with rejections.
         scores: by name; `giou` and `ciou` are always there. None where there is nothing to average.
+        intervals: 95 % bootstrap interval of each score, over images.
         rows: one for each question, in order.
     """
 
@@ -57,6 +58,7 @@ class Result:
     protocol: Protocol
     leaks: bool
     scores: Scores
+    intervals: Intervals
     rows: tuple[QuestionResult, ...]
 
     @property
@@ -86,6 +88,7 @@ class Result:
             "num_samples": self.num_samples,
             "num_questions": len(self.rows),
             "leaks": self.leaks,
+            "intervals": self.intervals,
             "rows": [row.to_dict() for row in self.rows],
         }
 
@@ -212,6 +215,7 @@ class Evaluator:
             protocol=protocol,
             leaks=way.leaks,
             scores=scoring.scores(gathered),
+            intervals=scoring.intervals(gathered),
             rows=tuple(gathered),
         )
 

@@ -35,11 +35,34 @@ def mean_interval(
     if not len(values):
         raise ValueError("an interval needs at least one value")
     array = np.asarray(values, dtype=np.float64)
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups or range(len(array))))}
-    place = np.array([numbers[group] for group in groups or range(len(array))])
-    sums, counts = np.bincount(place, weights=array), np.bincount(place)
-    rng = generator_for(seed, "bootstrap", len(sums))
-    drawn = (rng.integers(len(sums), size=len(sums)) for _ in range(repeats))
-    means = np.array([sums[chosen].sum() / counts[chosen].sum() for chosen in drawn])
-    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    terms = np.stack([array, np.ones_like(array)], axis=1)[:, np.newaxis]
+    ((low, high),) = ratio_intervals(terms, groups or range(len(array)), seed=seed, repeats=repeats)
     return float(array.mean()), float(low), float(high)
+
+
+def ratio_intervals(
+    terms: np.ndarray, groups: Sequence[Hashable], *, seed: int = 0, repeats: int = REPEATS
+) -> np.ndarray:
+    """Percentile bootstrap intervals of ratios of sums, such as cIoU or a precision.
+
+    Args:
+        terms: (n, S, 2) what each of n rows adds to numerator and denominator of S ratios.
+        groups: of each row, as in `mean_interval`.
+        seed: of the resampling, which all ratios share.
+        repeats: how often.
+
+    Returns:
+        (S, 2) ends of the 95 % intervals; NaN for a ratio whose denominator was 0 in every resampling.
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((len(numbers), *terms.shape[1:]))
+    np.add.at(sums, [numbers[group] for group in groups], terms)
+    rng = generator_for(seed, "bootstrap", len(sums))
+    drawn = np.stack([sums[rng.integers(len(sums), size=len(sums))].sum(axis=0) for _ in range(repeats)])
+    top, bottom = drawn[..., 0], drawn[..., 1]
+    ratios = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0)
+    ends = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
+    found = [np.quantile(column[~np.isnan(column)], ends) for column in ratios.T if not np.isnan(column).all()]
+    intervals = np.full((terms.shape[1], 2), np.nan)
+    intervals[~np.isnan(ratios).all(axis=0)] = np.reshape(found, (-1, 2))
+    return intervals

@@ -23,7 +23,7 @@ SCORED = ("precision", "load_in", "padding_attention", "model_max_length", "max_
 DATA = ("dataset_dir", "custom_data")
 """Settings that say which data a benchmark was read from."""
 
-_NO_SCORES = ("num_samples", "num_questions", "leaks", "rows")
+_NO_SCORES = ("num_samples", "num_questions", "leaks", "intervals", "rows")
 
 Entry = Mapping[str, Any]
 """Scores and rows of one benchmark under one protocol, as `Result.to_dict` gives them."""
@@ -153,8 +153,10 @@ def _asked(protocol: str, entry: Entry) -> str:
 
 
 def line(benchmark: str, protocol: str, entry: Entry) -> str:
-    """One result on one line."""
-    scores = " ".join(f"{name} {value}" for name, value in _texts(entry).items())
+    """One result on one line, with intervals."""
+    intervals = entry.get("intervals") or {}
+    ends = {name: "" if pair is None else f" ({pair[0]:.4f} to {pair[1]:.4f})" for name, pair in intervals.items()}
+    scores = " ".join(f"{name} {value}{ends.get(name, '')}" for name, value in _texts(entry).items())
     return f"{benchmark} {_asked(protocol, entry)}: {scores} ({entry.get('num_samples')} samples)"
 
 

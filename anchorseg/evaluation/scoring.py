@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from anchorseg.evaluation.intervals import ratio_intervals
 from dataset.sample import Question, Sample
 from utils import metrics
 from utils.matching import match_masks
@@ -14,6 +15,9 @@ from utils.matching import match_masks
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 Scores = dict[str, float | None]
+Terms = dict[str, tuple[float, float]]
+"""What a row adds to numerator and denominator of each score."""
+Intervals = dict[str, tuple[float, float] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +152,26 @@ class Scoring:
         overlaps = [overlap for row in rows for overlap in row.overlaps]
         return {"giou": metrics.giou(overlaps), "ciou": metrics.ciou(overlaps)}
 
+    def terms(self, row: QuestionResult) -> Terms:
+        """`scores` of one row as the ratios of sums that they are, for intervals."""
+        overlaps = row.overlaps
+        return {
+            "giou": (sum(overlap.iou for overlap in overlaps), len(overlaps)),
+            "ciou": (sum(overlap.intersection for overlap in overlaps), sum(overlap.union for overlap in overlaps)),
+        }
+
+    def intervals(self, rows: Sequence[QuestionResult]) -> Intervals:
+        """95 % bootstrap intervals of `scores`, over images; None where there is nothing to average."""
+        found = [self.terms(row) for row in rows]
+        names = list(found[0])
+        ends = ratio_intervals(
+            np.array([[terms[name] for name in names] for terms in found]), [row.index for row in rows]
+        )
+        return {
+            name: None if np.isnan(low) else (float(low), float(high))
+            for name, (low, high) in zip(names, ends, strict=True)
+        }
+
 
 class ReferScoring(Scoring):
     """`refer` (RefCOCO, +, g): boxes and precision of masks as well and, where the model writes its answers, the share
@@ -164,6 +188,19 @@ class ReferScoring(Scoring):
             "p_box_0.5": metrics.precision(boxes, 0.5),
             "mean_box_iou": metrics.mean(boxes),
             **{f"p_{threshold}": metrics.precision(ious, threshold) for threshold in PRECISION_THRESHOLDS},
+        }
+
+    def terms(self, row: QuestionResult) -> Terms:
+        """See `Scoring`."""
+        boxes = [] if row.box_iou is None else [row.box_iou]
+        ious = [overlap.iou for overlap in row.overlaps]
+        above = {f"p_{least}": sum(iou > least for iou in ious) for least in PRECISION_THRESHOLDS}
+        return {
+            **super().terms(row),
+            "see_acc": (row.found and row.drawn_pixels > 0, 1) if row.answer is not None else (0, 0),
+            "p_box_0.5": (sum(iou > 0.5 for iou in boxes), len(boxes)),
+            "mean_box_iou": (sum(boxes), len(boxes)),
+            **{name: (count, len(ious)) for name, count in above.items()},
         }
 
 
@@ -183,13 +220,7 @@ class GresScoring(Scoring):
 
     def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """See `Scoring`."""
-        slots = [
-            metrics.SlotScore(
-                overlap=overlap, truth=row.truth_pixels, has_target=row.has_target, rejected=not row.found
-            )
-            for row in rows
-            for overlap in row.overlaps
-        ]
+        slots = [slot for row in rows for slot in _slots(row)]
         lenient, strict = metrics.gres(slots, self._published), metrics.gres(slots, metrics.RELA)
         return {
             "giou": lenient[0],
@@ -199,6 +230,25 @@ class GresScoring(Scoring):
             "n_acc": metrics.no_target_accuracy(slots),
             "t_acc": metrics.target_accuracy(slots),
         }
+
+    def terms(self, row: QuestionResult) -> Terms:
+        """See `Scoring`."""
+        slots = _slots(row)
+        found: Terms = {}
+        for suffix, rule in (("", self._published), ("_rela", metrics.RELA)):
+            ious, intersections, unions = zip(*(metrics.counted(slot, rule) for slot in slots), strict=True)
+            found |= {f"giou{suffix}": (sum(ious), len(ious)), f"ciou{suffix}": (sum(intersections), sum(unions))}
+        for name, wanted in (("n_acc", False), ("t_acc", True)):
+            judged = [slot.rejected != wanted for slot in slots if slot.has_target == wanted]
+            found[name] = (sum(judged), len(judged))
+        return found
+
+
+def _slots(row: QuestionResult) -> list[metrics.SlotScore]:
+    return [
+        metrics.SlotScore(overlap=overlap, truth=row.truth_pixels, has_target=row.has_target, rejected=not row.found)
+        for overlap in row.overlaps
+    ]
 
 
 class MuseScoring(Scoring):
@@ -230,6 +280,10 @@ class SeeScoring(Scoring):
     def scores(self, rows: Sequence[QuestionResult]) -> Scores:
         """See `Scoring`."""
         return {**super().scores(rows), "see_acc": metrics.share(row.found == row.has_target for row in rows)}
+
+    def terms(self, row: QuestionResult) -> Terms:
+        """See `Scoring`."""
+        return {**super().terms(row), "see_acc": (row.found == row.has_target, 1)}
 
 
 SCORINGS: dict[str, Scoring] = {

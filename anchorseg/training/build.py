@@ -66,9 +66,10 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
     elif settings.size == "tiny":
         model, registry = _from_scratch(settings)
     else:
-        model, registry, reports = join_pretrained(settings, DTYPES[settings.precision])
+        model, registry, reports = join_pretrained(settings, DTYPES[settings.precision], seed=settings.seed)
         if is_main():
             print(*reports, sep="\n")
+    seed_torch(settings.seed, "weights", "adapters")
     choose_trainable(model, settings, registry)
     if checkpoints_gradients(settings, settings.size):
         model.language.adapted.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]

@@ -19,12 +19,13 @@ from anchorseg.weights.shipped import shipped
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
 from utils.loading import LoadReport, local_folder
+from utils.seeding import seed_torch
 
 NEW_ROW_STD = 0.02
 
 
 def join_pretrained(
-    settings: ModelSettings, dtype: torch.dtype
+    settings: ModelSettings, dtype: torch.dtype, *, seed: int
 ) -> tuple[AnchorSegModel, TokenRegistry, list[LoadReport]]:
     """The model of `--version`, `--vision_tower` and `--vision_pretrained`; what is new is drawn.
 
@@ -47,7 +48,7 @@ def join_pretrained(
     )
     with uninitialized(dtype):
         model = AnchorSegModel(config)
-    initialize_new(model, dtype)
+    initialize_new(model, dtype, seed)
     pieces = len(registry) - len(registry.added)
     reports = [
         *model.language.load_published(language, dtype, pieces),
@@ -104,13 +105,17 @@ def uninitialized(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(previous)
 
 
-def initialize_new(model: AnchorSegModel, dtype: torch.dtype) -> None:
+def initialize_new(model: AnchorSegModel, dtype: torch.dtype, seed: int) -> None:
     """Draw what no pretrained part holds: the query bank, SAM's mask-token table, and the vocabulary tables.
 
-    The tables are N(0, 0.02) throughout; loading then overwrites the rows of LLaMA's own pieces.
+    The tables are N(0, 0.02) throughout; loading then overwrites the rows of LLaMA's own pieces. Each part has a stream
+    of its own, so that runs of one seed whose heads differ begin alike in all else.
     """
+    seed_torch(seed, "weights", "head")
     model.head.draw_new(dtype)
+    seed_torch(seed, "weights", "masks")
     model.masks.draw_new(dtype)
+    seed_torch(seed, "weights", "vocabulary")
     language = model.get_submodule(model.language.saved_as)
     for name in model.language.vocabulary_tables:
         table = language.get_parameter(f"{name}.weight")

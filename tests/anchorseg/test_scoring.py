@@ -126,3 +126,30 @@ def test_see_needs_a_mask_with_pixels_and_counts_false_premises_in_the_union():
     answers = [reply(SQUARE), reply(EMPTY), reply(found=False), reply(SHIFTED)]
     assert [row.found for row in rows("see", made, answers)] == [True, False, False, True]
     assert scores("see", made, answers) == {"giou": 0.5, "ciou": 4 / 12, "see_acc": 0.5}
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_intervals_lie_around_the_scores_of_which_they_resample_the_terms(scoring):
+    rng = np.random.default_rng(0)
+    found = []
+    for index in range(40):
+        made = sample([rng.random((4, 4)) < 0.4 for _ in range(3)], [(0,), (1, 2), () if scoring != "muse" else (0,)])
+        answers = [reply(rng.random((4, 4)) < 0.5, found=rng.random() < 0.7) for _ in range(3)]
+        answers = [replace(answer, answer="words" if rng.random() < 0.5 else None) for answer in answers]
+        found += [SCORINGS[scoring].row(made, index, number, answer) for number, answer in enumerate(answers)]
+    scores, intervals = SCORINGS[scoring].scores(found), SCORINGS[scoring].intervals(found)
+    assert scores.keys() == intervals.keys()
+    terms = [SCORINGS[scoring].terms(row) for row in found]
+    for name, score in scores.items():
+        top, bottom = (sum(part[name][side] for part in terms) for side in (0, 1))
+        assert score == pytest.approx(top / bottom, rel=1e-12)
+        low, high = intervals[name]
+        assert low <= score <= high and high - low < 0.5
+    assert intervals["giou"][0] < intervals["giou"][1]
+
+
+def test_what_no_row_says_has_no_interval():
+    made = sample([SQUARE], [(0,)])
+    found = rows("refer", made, [reply(SQUARE)])
+    assert SCORINGS["refer"].intervals(found)["see_acc"] is None
+    assert SCORINGS["refer"].intervals(found)["giou"] == (1.0, 1.0)
