@@ -1,7 +1,14 @@
 """Rows of the ablations, and the table and plot of their results."""
 
 from __future__ import annotations
-from dataclasses import dataclass
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import DataError
+from utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,156 @@ ROWS = (
     Row("token_to_mask", "Table 6: token-to-mask alone", (*_PAPER, "--no_mask_to_token"), (67.4, 73.8)),
     Row("mask_to_token", "Table 6: mask-to-token alone", (*_PAPER, "--no_token_to_mask"), (64.4, 68.2)),
     Row("lisa", "LISA: one token, no prior", ("--head", "lisa", "--num_latents", "0")),
-    Row("improved", "improved: scaled cycle logits, area target", ("--prior_range", "valid", "--void_pixels", "ignore")),
+    Row("improved", "improved: scaled cycles, area target", ("--prior_range", "valid", "--void_pixels", "ignore")),
 )  # fmt: skip
 
 
-def write_report(root):
-    return ""
+@dataclass(frozen=True)
+class Outcome:
+    """What a row's runs gave. Scores lie in [0, 1]; an interval is (low, high), or None where there is one run alone.
+
+    Attributes:
+        name: of the row.
+        seeds: of its runs.
+        giou: mean over runs.
+        giou_interval: 95 % Student interval of that mean over seeds.
+        ciou: mean over runs.
+        ciou_interval: of it.
+        difference: mean over questions of a row's IoU less the full method's, both averaged over the seeds that both
+            have.
+        difference_interval: its 95 % bootstrap interval over images.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    giou: float
+    giou_interval: tuple[float, float] | None
+    ciou: float
+    ciou_interval: tuple[float, float] | None
+    difference: float
+    difference_interval: tuple[float, float]
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % Student interval of a mean over independent runs; None for one run."""
+    import numpy as np
+    from scipy import stats
+
+    if len(values) < 2:
+        return None
+    reach = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return float(np.mean(values) - reach), float(np.mean(values) + reach)
+
+
+def read_runs(root: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Forced scores and rows of the runs that are finished, by row and seed.
+
+    Raises:
+        DataError: if the full method has none, for all is compared with it.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in ROWS:
+        for file in sorted((root / "runs" / row.name).glob("seed_*/results.json")):
+            content = read_json(file, fail=DataError, kind=dict)
+            seed = int(file.parent.name.removeprefix("seed_"))
+            found.setdefault(row.name, {})[seed] = content["benchmarks"]["ReasonSeg|test"]["forced"]
+    if FULL not in found:
+        raise DataError(root, f"no run of the row {FULL} is finished, and all others are compared with it")
+    return found
+
+
+def outcome(name: str, runs: dict[int, dict[str, Any]], full: dict[int, dict[str, Any]]) -> Outcome:
+    """Average a row's runs, and compare them with the full method's of the same seeds."""
+    import numpy as np
+
+    from anchorseg.evaluation.intervals import mean_interval
+
+    gious, cious = ([run[score] for run in runs.values()] for score in ("giou", "ciou"))
+    shared = sorted(runs.keys() & full.keys())
+    ious = [np.mean([[row["iou"] for row in part[seed]["rows"]] for seed in shared], axis=0) for part in (runs, full)]
+    images = [row["record"].removesuffix(".json") for row in full[shared[0]]["rows"]]
+    mean, low, high = mean_interval(ious[0] - ious[1], images)
+    return Outcome(
+        name=name,
+        seeds=tuple(runs),
+        giou=float(np.mean(gious)),
+        giou_interval=seed_interval(gious),
+        ciou=float(np.mean(cious)),
+        ciou_interval=seed_interval(cious),
+        difference=mean,
+        difference_interval=(low, high),
+    )
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown; scores in percent, as the paper's."""
+    by_name = {row.name: row for row in ROWS}
+    lines = [
+        "| row | runs | gIoU | cIoU | gIoU less full, paired by question | paper gIoU | paper cIoU |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for found in outcomes:
+        row = by_name[found.name]
+        paper = ("", "") if row.paper is None else tuple(f"{score:.1f}" for score in row.paper)
+        low, high = found.difference_interval
+        difference = "" if found.name == FULL else f"{found.difference:+.1%} [{low:+.1%}, {high:+.1%}]".replace("%", "")
+        lines.append(
+            f"| {row.title} | {len(found.seeds)} | {_score(found.giou, found.giou_interval)} | "
+            f"{_score(found.ciou, found.ciou_interval)} | {difference} | {paper[0]} | {paper[1]} |"
+        )
+    return "\n".join(lines)
+
+
+def _score(mean: float, interval: tuple[float, float] | None) -> str:
+    reach = "" if interval is None else f" ± {50 * (interval[1] - interval[0]):.1f}"
+    return f"{100 * mean:.1f}{reach}"
+
+
+def write_report(root: Path) -> str:
+    """Write table.md, ablations.png and summary.json, and give the table.
+
+    Raises:
+        DataError: see `read_runs`.
+    """
+    runs = read_runs(root)
+    outcomes = [outcome(name, found, runs[FULL]) for name, found in runs.items() if found.keys() & runs[FULL].keys()]
+    text = table(outcomes)
+    (root / "table.md").write_text(text + "\n", encoding="utf-8")
+    write_json(root / "summary.json", [asdict(found) for found in outcomes])
+    draw(root / "ablations.png", outcomes)
+    return text
+
+
+WIDTH, LEFT, RIGHT, TOP, LINE, LETTERS = 960, 400, 40, 64, 34, 17
+INK, RULE, DOT = (30, 30, 30), (222, 222, 222), (40, 100, 180)
+
+
+def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Draw the mean gIoU of each row, in percent, with its interval over seeds."""
+    import cv2
+    import numpy as np
+
+    from utils.lettering import BOLD, draw_text, line_height, text_width
+    from utils.pictures import save_picture
+
+    titles = {row.name: row.title for row in ROWS}
+    ends = [end for found in outcomes for end in (found.giou_interval or (found.giou,))]
+    low, high = 5 * np.floor(20 * min(ends)), 5 * np.ceil(20 * max(ends) + 0.01)
+    bottom = TOP + LINE * len(outcomes)
+    canvas = np.full((bottom + 60, WIDTH, 3), 255, np.uint8)
+
+    def across(score: float) -> int:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (score - low) / (high - low))
+
+    draw_text(canvas, "gIoU in percent, mean and 95 % interval over seeds", (20, 16), LETTERS + 3, INK, BOLD)
+    for tick in np.arange(low, high + 1, 5):
+        cv2.line(canvas, (across(tick), TOP), (across(tick), bottom), RULE, 1)
+        text = f"{tick:g}"
+        draw_text(canvas, text, (across(tick) - text_width(text, LETTERS) // 2, bottom + 10), LETTERS, INK)
+    for number, found in enumerate(outcomes):
+        y = TOP + LINE * number + LINE // 2
+        draw_text(canvas, titles[found.name], (20, y - line_height(LETTERS) // 2), LETTERS, INK)
+        first, last = found.giou_interval or (found.giou, found.giou)
+        cv2.line(canvas, (across(100 * first), y), (across(100 * last), y), DOT, 2, cv2.LINE_AA)
+        cv2.circle(canvas, (across(100 * found.giou), y), 5, DOT, -1, cv2.LINE_AA)
+    save_picture(path, canvas)

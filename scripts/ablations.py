@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Event
 
 from scripts.ablation_report import ROWS, Row, write_report
-from utils.errors import SettingsError, exit_on_error
+from utils.errors import SettingsError, UserError, exit_on_error
 from utils.files import read_json, write_json
 from utils.waiting import wait_without_spinning
 
@@ -76,19 +76,19 @@ def finish(run: Run, stopped: Event) -> Run:
     """Do what is left of a run, with one thread; the output goes to its log.
 
     Raises:
-        RuntimeError: if a command fails; it names the log.
+        UserError: if a command fails; it names the log.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for command in run.commands():
         if stopped.is_set():
-            raise RuntimeError("stopped")
+            raise UserError("stopped")
         with (run.folder / "log.txt").open("a", encoding="utf-8") as log:
             status = subprocess.run(
                 [sys.executable, *command], stdout=log, stderr=log, env=environment, check=False
             ).returncode  # fmt: skip
         if status:
-            raise RuntimeError(f"{run.name} stopped with exit status {status}; see {run.folder / 'log.txt'}")
+            raise UserError(f"{run.name} stopped with exit status {status}; see {run.folder / 'log.txt'}")
     shutil.rmtree(run.folder / "train" / "checkpoints")
     return run
 
