@@ -1,6 +1,6 @@
 """Pictures that show at a glance what was asked, what is true and what was answered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -92,8 +92,48 @@ def panel(
         note = _prediction_note(_overlap(answer, truth, ignore) if isinstance(iou, _NotAsked) else iou, score)
         tiles.append(_Tile(title="Prediction", picture=picture, note=note, swatch=PREDICTION_COLOUR))
     if prior is not None:
-        tiles.append(_prior_tile(base, prior))
+        tiles.append(_map_tile(base, prior, "Spatial prior"))
     return _assembled(tiles, query, caption)
+
+
+def response_sheet(
+    image_rgb: Image,
+    query: str,
+    maps: Mapping[str, npt.NDArray[np.floating]],
+    *,
+    prediction: BoolMask,
+    truth: BoolMask | None = None,
+    columns: int = 5,
+) -> Image:
+    """Draw what the tokens of a query bank look at, one map beside the other.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        query: printed above.
+        maps: by title, (h, w) finite numbers over the whole image, as the prior of `panel`.
+        prediction: (H, W) boolean.
+        truth: (H, W) boolean, or None when unknown.
+        columns: pictures in a row.
+
+    Returns:
+        RGB uint8 picture.
+
+    Raises:
+        ValueError: see `panel`.
+    """
+    _check_image(image_rgb)
+    size, base = image_rgb.shape[:2], _rescaled(image_rgb)
+    tiles = [_Tile(title="Image", picture=base)]
+    for title, mask, colour in (("Truth", truth, TRUTH_COLOUR), ("Prediction", prediction, PREDICTION_COLOUR)):
+        if mask is not None:
+            picture = _mask_picture(base, _fitted(mask, size, base, title.lower()), colour, "empty mask")
+            tiles.append(_Tile(title=title, picture=picture, swatch=colour))
+    tiles += [_map_tile(base, values, title) for title, values in maps.items()]
+    padded = [np.pad(_column(tile), ((_GAP, 0), (_GAP, _GAP), (0, 0)), constant_values=255) for tile in tiles]
+    sheet = contact_sheet(padded, columns)
+    question = wrap(query, _QUERY_SIZE, sheet.shape[1] - 2 * _GAP, weight=BOLD)
+    head = text_block(question, _QUERY_SIZE, sheet.shape[1] - 2 * _GAP, _INK, BOLD)
+    return np.concatenate([np.pad(head, ((_GAP, 0), (_GAP, _GAP), (0, 0)), constant_values=255), sheet])
 
 
 def contact_sheet(panels: Sequence[Image], columns: int) -> Image:
@@ -198,17 +238,17 @@ def _prediction_note(iou: float | None, score: float | None) -> str:
     return "   ".join(f"{name} {value:.3f}" for name, value in notes.items() if value is not None)
 
 
-def _prior_tile(base: Image, prior: npt.NDArray[np.floating]) -> _Tile:
-    values = np.asarray(prior, np.float32)
+def _map_tile(base: Image, values: npt.NDArray[np.floating], title: str) -> _Tile:
+    values = np.asarray(values, np.float32)
     if values.ndim != 2 or not np.isfinite(values).all():
-        raise ValueError(f"The prior must be a matrix of finite numbers, got shape {values.shape}.")
+        raise ValueError(f"{title} must be a matrix of finite numbers, got shape {values.shape}.")
     low, high = float(values.min()), float(values.max())
     spread = (values - low) / (high - low) if high > low else np.zeros_like(values)
     level = np.clip(cv2.resize(spread, base.shape[1::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
     grey = cv2.cvtColor(base, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     picture = 0.3 * grey + 0.7 * _colours(level).astype(np.float32)
     return _Tile(
-        title="Spatial prior",
+        title=title,
         picture=picture.round().astype(np.uint8),
         note="" if high > low else f"uniform, {low:.3g} everywhere",
         legend=(f"low {low:.3g}", f"high {high:.3g}") if high > low else None,

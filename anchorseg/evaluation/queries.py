@@ -1,0 +1,100 @@
+"""What each token of a query bank looks at (paper, Fig. 3): its similarity map, and how much of it the mask holds.
+
+Letters: N targets, L tokens of a query bank, D language width, P image tokens, H W original size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anchorseg.inference.collate import make_collator
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.query_bank import gather_states
+from anchorseg.method.spatial_prior import min_max, similarity
+from anchorseg.method.tokens import TokenRegistry
+from dataset.batch import Batch
+from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from dataset.templates import evaluation
+from dataset.templates.wording import prompt_of_query
+from utils import geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankResponse:
+    """Similarity maps of the targets of one image, and their masks.
+
+    Attributes:
+        maps: (n, L, H, W) float32 in [0, 1], of `<REAS_1>` to `<REAS_K>` and `<SEG>`; each is scaled by itself.
+        masks: (n, H, W) boolean, as the model draws them.
+    """
+
+    maps: np.ndarray
+    masks: np.ndarray
+
+
+@torch.inference_mode()
+def bank_responses(model: AnchorSegModel, batch: Batch) -> BankResponse:
+    """Similarity of every token of the query banks with the tokens that show the image, as the prior takes `<SEG>`'s.
+
+    Args:
+        model: in evaluation mode, of any head.
+        batch: one image, with answers.
+    """
+    images, conversations = batch.images, batch.conversations
+    hidden = model.prefill(images, conversations)
+    targets = conversations.targets
+    context = model.image_context(images, conversations, hidden)
+    contextual, anchors = gather_states(hidden, targets)
+    states = torch.cat([contextual, anchors.unsqueeze(1)], dim=1)
+    maps = _maps(states, context.image_states[targets.rows], batch)
+    masks = model.segment(hidden, targets, context).masks[0] > 0
+    return BankResponse(maps=maps.cpu().numpy(), masks=masks.cpu().numpy())
+
+
+def _maps(states: Tensor, image_states: Tensor, batch: Batch) -> Tensor:
+    """(N, L, H, W) maps of states (N, L, D) over image states (N, P, D)."""
+    count, length, _ = states.shape
+    scores = similarity(states.flatten(0, 1), image_states.repeat_interleave(length, dim=0))
+    valid = batch.images.patch_valid[0].expand_as(scores)
+    frame, size = batch.images.language_frames[0], batch.images.sizes[0]
+    return geometry.tokens_to_map(min_max(scores, valid).float(), frame, size).unflatten(0, (count, length))
+
+
+def given_answer(model: AnchorSegModel, registry: TokenRegistry, image: np.ndarray, query: str) -> Batch:
+    """One query about one image with the answer of forced evaluation, one target, where the model is.
+
+    Args:
+        model: whose views and device it is for.
+        registry: its tokenizer.
+        image: (H, W, 3) uint8 RGB.
+        query: a phrase, a sentence or a whole prompt.
+    """
+    before, after = evaluation.ANSWER
+    turn = Turn(prompt_of_query(query, "auto"), (before, TargetSlot(0), after))
+    sample = Sample(
+        record="the image",
+        image=image,
+        conversations=(Conversation((turn,)),),
+        masks=np.zeros((1, *image.shape[:2]), dtype=bool),
+    )
+    weight = next(model.parameters())
+    return make_collator(model.config, registry, max_length=2048)([sample]).to(weight.device, weight.dtype)
+
+
+def inside_share(response: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Share of each map's sum that lies inside a mask, 0 to 1; of an empty map 0.
+
+    Args:
+        response: (L, H, W), at least 0.
+        mask: (H, W) boolean.
+
+    Returns:
+        (L,).
+    """
+    total = response.sum(axis=(1, 2), dtype=np.float64)
+    inside = response[:, mask].sum(axis=1, dtype=np.float64)
+    return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
