@@ -88,6 +88,7 @@ def finish(run: Run, stopped: Event) -> Run:
                 [sys.executable, *command], stdout=log, stderr=log, env=environment, check=False
             ).returncode  # fmt: skip
         if status:
+            stopped.set()
             raise UserError(f"{run.name} stopped with exit status {status}; see {run.folder / 'log.txt'}")
     shutil.rmtree(run.folder / "train" / "checkpoints")
     return run

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from scripts.quickstart_page import write_page
 from utils.errors import OutputExistsError, exit_on_error
 from utils.files import write_json
 from utils.waiting import wait_without_spinning
@@ -70,6 +71,11 @@ def results(folder: Path) -> dict[str, Any]:
     """Results by protocol from a results.json."""
     found: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return found["benchmarks"]["ReasonSeg|test"]
+
+
+def scores(entry: dict[str, Any]) -> dict[str, Any]:
+    """gIoU and cIoU of a result, and their intervals."""
+    return {key: entry[key] for key in ("giou", "ciou", "intervals")}
 
 
 def by_kind(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -132,13 +138,17 @@ def main() -> None:
     evaluate("the merged model", str(model), data, evaluation, "--vis_save_path", str(pictures), "--vis_limit",
              str(PICTURES))  # fmt: skip
     evaluate("the miniature that comes with the project", "miniature", data, root / "eval_shipped")
+    call(
+        "compare: A is the shipped miniature, B the model trained here", python, "-m", "scripts.compare",
+        str(root / "eval_shipped" / "results.json"), str(evaluation / "results.json"),
+    )  # fmt: skip
     found, shipped = results(evaluation), results(root / "eval_shipped")
     merge = json.loads((model / "merge.json").read_text(encoding="utf-8"))
     summary = {
-        "forced": {key: found["forced"][key] for key in ("giou", "ciou")},
-        "generate": {key: found["generate"][key] for key in ("giou", "ciou")},
+        "forced": scores(found["forced"]),
+        "generate": scores(found["generate"]),
         "by_kind": by_kind(found["forced"]["rows"]),
-        "shipped": {key: shipped["forced"][key] for key in ("giou", "ciou")},
+        "shipped": scores(shipped["forced"]),
         "first_answer_seconds": round(first_seconds, 1),
         "merged_max_abs_diff": merge["max_abs_difference"],
         "train_seconds": round(train_seconds, 1),
@@ -148,8 +158,8 @@ def main() -> None:
     write_json(root / "summary.json", summary)
     show(summary)
     print(
-        f"look at: {root}/first and {pictures} (pictures), {evaluation}/results.json (every sample), {model} (model "
-        f"folder), {root}/tensorboard (curves), {root}/summary.json (these figures)"
+        f"look at: {write_page(root, summary, pictures)} (a page with all of this), {evaluation}/results.json (every "
+        f"sample), {model} (model folder), {root}/tensorboard (curves), {root}/summary.json (these figures)"
     )
 
 
@@ -165,7 +175,10 @@ def show(summary: dict[str, Any]) -> None:
     """Print the figures."""
     print("\n=== summary")
     for name in ("forced", "generate", "shipped"):
-        print(f"{name:<12} gIoU {summary[name]['giou']:.4f}  cIoU {summary[name]['ciou']:.4f}")
+        low, high = summary[name]["intervals"]["giou"]
+        print(
+            f"{name:<12} gIoU {summary[name]['giou']:.4f} ({low:.3f} to {high:.3f})  cIoU {summary[name]['ciou']:.4f}"
+        )
     for kind, row in summary["by_kind"].items():
         print(
             f"{kind:<12} gIoU {row['giou']:.3f} ({row['low']:.3f} to {row['high']:.3f}), {row['questions']} questions"

@@ -1,0 +1,103 @@
+"""A static HTML page: text, tables, pictures and curves, without a script or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from utils.files import write_text
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #191c21; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .9rem; border-bottom: 1px solid #cdd0d4; text-align: left; font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; } figure img { max-width: 100%; border: 1px solid #cdd0d4; }
+figcaption, .note { color: #69707a; font-size: .9rem; } svg { max-width: 100%; height: auto; }
+"""
+_COLOURS = ("#2864b4", "#be3c32", "#328c50", "#965aa0")
+_WIDTH, _HEIGHT, _LEFT, _EDGE = 720, 260, 60, 30
+
+Curve = Sequence[tuple[float, float]]
+"""Points (x, y), x ascending."""
+
+
+class Page:
+    """Collects the parts of a page in order; every text is escaped.
+
+    Args:
+        title: of the page.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._parts = [f"<h1>{escape(title)}</h1>"]
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._parts.append(f"<p>{escape(text)}</p>")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table."""
+        lines = [_row("th", head), *(_row("td", row) for row in rows)]
+        self._parts.append(f"<table>{''.join(lines)}</table>")
+
+    def picture(self, source: str, caption: str = "") -> None:
+        """Add a picture by its path, relative to the page."""
+        self._parts.append(
+            f'<figure><img loading="lazy" src="{escape(source)}" alt="{escape(caption)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def curves(self, curves: Mapping[str, Curve], *, across: str, title: str) -> None:
+        """Add curves by name, at least one with two points; the vertical axis begins at 0 or below."""
+        self._parts.append(f"<figure>{_svg(curves, across)}<figcaption>{escape(title)}</figcaption></figure>")
+
+    def write(self, path: Path) -> None:
+        """Write the page."""
+        body = "\n".join(self._parts)
+        write_text(
+            path,
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self._title)}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
+            f"<body>\n{body}\n</body></html>\n",
+        )
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _svg(curves: Mapping[str, Curve], across: str) -> str:
+    points = [point for curve in curves.values() for point in curve]
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(0.0, *(y for _, y in points)), max(y for _, y in points)
+    wide, tall = (right - left) or 1.0, (high - low) or 1.0
+
+    def place(x: float, y: float) -> str:
+        return (
+            f"{_LEFT + (x - left) / wide * (_WIDTH - _LEFT - _EDGE):.1f},"
+            f"{_HEIGHT - _EDGE - (y - low) / tall * (_HEIGHT - 2 * _EDGE):.1f}"
+        )
+
+    parts = []
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        y = low + share * tall
+        start, end = place(left, y), place(right, y)
+        height = float(start.split(",")[1])
+        parts.append(f'<polyline points="{start} {end}" stroke="#dedede"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{height + 4:.1f}" text-anchor="end">{y:.3g}</text>')
+    for (name, curve), colour, number in zip(curves.items(), _COLOURS, range(len(_COLOURS)), strict=False):
+        line = " ".join(place(x, y) for x, y in curve)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{_LEFT + 130 * number}" y="18" fill="{colour}">{escape(name)}</text>')
+    parts.append(f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">{escape(across)} {right:g}</text>')
+    parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{left:g}</text>')
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" font-size="13" font-family="sans-serif" '
+        f'fill="#191c21">{"".join(parts)}</svg>'
+    )
