@@ -97,24 +97,6 @@ def all_gather_objects(obj: T) -> list[T]:
     return gathered  # type: ignore[return-value]  # every slot has been filled
 
 
-def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum a tensor of equal shape and dtype over every process.
-
-    Returns:
-        A new tensor on the device of `tensor`; integers stay exact.
-    """
-    total = tensor.detach().clone()
-    if not _exchanges():
-        return total
-    backend = dist.get_backend()
-    if backend == "nccl":
-        total = total.to(torch.device("cuda", torch.cuda.current_device()))
-    elif backend == "gloo":
-        total = total.cpu()
-    dist.all_reduce(total, op=dist.ReduceOp.SUM)
-    return total.to(tensor.device)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

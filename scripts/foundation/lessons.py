@@ -13,8 +13,6 @@ from dataset.drawn.queries import plural, scene_intents
 from dataset.drawn.wordings import FUNCTIONS
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-REFERRING = ("attribute", "function", "superlative", "relation", "several")
-"""Kinds of lesson that ask which objects a query means, as the queries of the scenes do."""
 PHRASE = ("What is {text} in this image?", "Which object is {text}?", "Name {text}.")
 """Questions for a query that is no sentence."""
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
