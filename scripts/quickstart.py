@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -113,17 +114,30 @@ def make_anew(root: Path) -> None:
 
 
 def main() -> None:
-    """Do everything, then write and print the summary."""
+    """Do everything, then write and print the summary and the page."""
     parser = argparse.ArgumentParser(prog="bash scripts/quickstart.sh", description=__doc__)
     parser.add_argument("folder", nargs="?", default="runs/quickstart", help="run folder, made anew each time")
     root = Path(parser.parse_args().folder)
     make_anew(root)
     wait_without_spinning()  # for all that is called
-    data, model, evaluation, pictures = root / "scenes", root / "model", root / "eval", root / "pictures"
+    threads = os.environ.get("OMP_NUM_THREADS", "one for each core")
+    print(f"threads: {threads}; those that wait sleep (OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')})")
     watch = MemoryWatch()
     watch.start()
+    seconds = make(root)
+    summary = {**read_scores(root), **seconds, "peak_rss_gb": round(watch.finish() / 1e9, 2)}
+    write_json(root / "summary.json", summary)
+    show(summary)
+    print(
+        f"look at: {write_page(root, summary, root / 'pictures')} (a page with all of this), {root}/eval/results.json "
+        f"(every sample), {root}/model (model folder), {root}/tensorboard (curves), {root}/summary.json (these figures)"
+    )
+
+
+def make(root: Path) -> dict[str, float]:
+    """First answers, scenes, training, merging, both evaluations: the seconds that are worth stating."""
+    python, data, model = sys.executable, root / "scenes", root / "model"
     counts = [word for split, count in SCENES.items() for word in (f"--{split}", str(count))]
-    python = sys.executable
     first_seconds = call(
         "first answers of the miniature that comes with the project", python, "-m", "scripts.first_answer",
         str(root / "first"),
@@ -135,32 +149,28 @@ def main() -> None:
         "--log_base_dir", str(root.parent), "--exp_name", root.name,
     )  # fmt: skip
     call("merge", python, "merge_lora_weights.py", "--run", str(root), "--save_path", str(model))
-    evaluate("the merged model", str(model), data, evaluation, "--vis_save_path", str(pictures), "--vis_limit",
-             str(PICTURES))  # fmt: skip
+    evaluate("the merged model", str(model), data, root / "eval", "--vis_save_path", str(root / "pictures"),
+             "--vis_limit", str(PICTURES))  # fmt: skip
     evaluate("the miniature that comes with the project", "miniature", data, root / "eval_shipped")
     call(
         "compare: A is the shipped miniature, B the model trained here", python, "-m", "scripts.compare",
-        str(root / "eval_shipped" / "results.json"), str(evaluation / "results.json"),
+        str(root / "eval_shipped" / "results.json"), str(root / "eval" / "results.json"),
     )  # fmt: skip
-    found, shipped = results(evaluation), results(root / "eval_shipped")
-    merge = json.loads((model / "merge.json").read_text(encoding="utf-8"))
-    summary = {
+    return {"first_answer_seconds": round(first_seconds, 1), "train_seconds": round(train_seconds, 1)}
+
+
+def read_scores(root: Path) -> dict[str, Any]:
+    """Scores and the proof of the merging, for the summary."""
+    found, shipped = results(root / "eval"), results(root / "eval_shipped")
+    merge = json.loads((root / "model" / "merge.json").read_text(encoding="utf-8"))
+    return {
         "forced": scores(found["forced"]),
         "generate": scores(found["generate"]),
         "by_kind": by_kind(found["forced"]["rows"]),
         "shipped": scores(shipped["forced"]),
-        "first_answer_seconds": round(first_seconds, 1),
         "merged_max_abs_diff": merge["max_abs_difference"],
-        "train_seconds": round(train_seconds, 1),
-        "peak_rss_gb": round(watch.finish() / 1e9, 2),
         "num_eval_samples": found["forced"]["num_samples"],
     }
-    write_json(root / "summary.json", summary)
-    show(summary)
-    print(
-        f"look at: {write_page(root, summary, pictures)} (a page with all of this), {evaluation}/results.json (every "
-        f"sample), {model} (model folder), {root}/tensorboard (curves), {root}/summary.json (these figures)"
-    )
 
 
 def evaluate(what: str, version: str, data: Path, output: Path, *flags: str) -> None:
