@@ -5,12 +5,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from anchorseg import AnchorSegPredictor
+from anchorseg.training.build import build_for_training
+from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.shipped import SHIPPED, shipped
 from dataset.drawn.writer import make_scene, write_scenes
 from dataset.masks import fill_polygon
+from train_ds import PRESETS
 from utils.metrics import intersection_and_union, iou
+from utils.settings import parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +53,20 @@ def test_a_run_on_the_shipped_parts_loads_every_tensor_and_learns_at_once(tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [line for line in done.stdout.splitlines() if "tensors loaded" in line]
     assert len(reports) == 2 and all("0 refused" in line for line in reports)
+
+
+def test_runs_of_one_seed_begin_alike_whatever_their_heads_are():
+    parts = {"preset": "tiny", "version": "tiny-llava", "vision_pretrained": "tiny-sam", "seed": "3"}
+    flags = [word for name, value in parts.items() for word in (f"--{name}", value)]
+    heads = ([], ["--num_latents", "3"], ["--head", "lisa", "--num_latents", "0"], ["--no_contextual_queries"])
+    models = [
+        build_for_training(parse(TrainSettings, [*flags, *more], preset_dir=PRESETS, description=""))[0]
+        for more in heads
+    ]
+    states = [model.state_dict() for model in models]
+    shared = set.intersection(*(set(state) for state in states))
+    drawn = [name for name in shared if "lora_A" in name or "anchor_projection" in name or "token_positions" in name]
+    assert len(drawn) > 8 and all(states[0][name].float().std() > 0 for name in drawn if "bias" not in name)
+    differing = [name for name in shared for state in states[1:] if not torch.equal(state[name], states[0][name])
+                 if state[name].shape == states[0][name].shape]  # fmt: skip
+    assert set(differing) <= {"query_bank.positions"}
