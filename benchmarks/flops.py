@@ -23,7 +23,6 @@ from anchorseg.method.objective import Objective
 from anchorseg.training.settings import OptimizationSettings
 from benchmarks import naive
 from benchmarks.counting import Counter, on_meta
-from benchmarks.generation import one_by_one
 from benchmarks.plot import draw_lines
 from benchmarks.workload import WordRegistry, answer_ids, build, collate, questions_of, samples
 from dataset.batch import Batch
@@ -116,7 +115,7 @@ def written(model: AnchorSegModel, registry: WordRegistry, questions: int) -> di
     asked = questions_of(model, registry, chosen[0])
 
     def apart() -> None:
-        one_by_one(model, alone, answer=answer)
+        naive.one_by_one(model, alone, answer=answer)
 
     def together() -> None:
         images = prefill_images(model, batch.images, batch.conversations.prefixes(len(batch.images)))

@@ -18,7 +18,6 @@ from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from benchmarks import naive
 from benchmarks.flops import large_modules
-from benchmarks.generation import one_by_one
 from benchmarks.measure import Cost, as_json, by_part, describe, in_turn
 from benchmarks.workload import SIZE_NAMES, WordRegistry, answer_ids, build, collate, questions_of, samples
 from dataset.batch import Batch
@@ -62,7 +61,7 @@ class Answers:
     def plain_written(self) -> Tensor:
         """Low-resolution masks of answers that the model writes, the plain way."""
         with naive.published(self.model):
-            found = [one_by_one(self.model, batch, answer=self.answer) for batch in self.each]
+            found = [naive.one_by_one(self.model, batch, answer=self.answer) for batch in self.each]
         return torch.cat([made.segmentation.low_resolution for made in found])
 
     def read(self) -> ImagePrefix:

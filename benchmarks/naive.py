@@ -8,6 +8,7 @@ formulas in torch's functions, over whole maps.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -15,11 +16,14 @@ from functools import lru_cache, partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import DynamicCache
 
+from anchorseg.inference.generation import BankGrammar, Generated
 from anchorseg.method import cycle
 from anchorseg.method.losses import DICE_SMOOTH
 from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput, visibility
 from anchorseg.method.objective import LossWeights
+from anchorseg.method.query_bank import locate_banks
 from dataset.batch import IGNORED_LABEL, Batch
 from model.sam import SamBackbone
 from utils import geometry
@@ -93,6 +97,52 @@ def forward(model: AnchorSegModel, batch: Batch) -> AnchorSegOutput:
         labels=next_labels[supervised],
         segmentation=model.segment(hidden, asked.targets, model.image_context(images, asked, hidden)),
     )
+
+
+@torch.inference_mode()
+def one_by_one(
+    model: AnchorSegModel, batch: Batch, *, max_new_tokens: int = 128, answer: list[int] | None = None
+) -> Generated:
+    """The plain way, as reference: one question in its whole prompt, every id a step of its own.
+
+    Args:
+        model: in evaluation mode.
+        batch: one image with one question.
+        max_new_tokens: most ids the answer may have.
+        answer: ids instead of the model's choice.
+    """
+    eos, llava = model.config.token_ids["eos"], model.llava
+    following = dict(itertools.pairwise(model.bank_ids))
+    images, asked = batch.images, batch.conversations
+    valid = model.token_valid(asked, images.patch_valid)
+    visible = visibility(asked.segments, valid, zero_padding=model.method.padding_attention == "zero")
+    cache = DynamicCache(config=llava.language_model.config)
+    features = clip_features(model, images.language_pixels, images.patch_valid)
+    embeddings = llava.embed(asked.input_ids, features, asked.image_start)
+    states = [llava.hidden_states(embeddings, asked.positions, visible, cache)]
+    ids: list[int] = []
+    for step in range(max_new_tokens):
+        if answer is not None:
+            chosen = answer[step] if step < len(answer) else eos
+        elif ids and ids[-1] in following:
+            chosen = following[ids[-1]]
+        else:
+            (piece,) = BankGrammar(model.bank_ids).choose(llava.logits(states[-1][:, -1]))
+            chosen = piece[0]
+        if chosen == eos:
+            break
+        ids.append(chosen)
+        token = torch.tensor([[chosen]], device=valid.device)
+        valid = torch.cat([valid, torch.ones_like(valid[:, :1])], dim=1)
+        position = asked.positions[:, -1:] + len(ids)
+        states.append(
+            llava.hidden_states(llava.language_model.embed_tokens(token), position, valid.unsqueeze(1), cache)
+        )
+    sequence = torch.cat([asked.input_ids, asked.input_ids.new_tensor([ids])], dim=1)
+    positions = locate_banks(sequence, model.bank_ids)
+    context = model.image_context(images, asked, states[0])
+    segmentation = model.segment(torch.cat(states, dim=1), positions, context)
+    return Generated([ids], segmentation, positions.rows)
 
 
 def _soft(masks: Tensor, kernel: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from anchorseg.inference.generation import BankGrammar, answer_questions, generate
 from anchorseg.method.options import Method
-from benchmarks.generation import one_by_one
+from benchmarks.naive import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample, prefill_batch
 

@@ -5,8 +5,8 @@ import pytest
 
 from anchorseg.inference.predictor import AnchorSegPredictor, Answer
 from anchorseg.weights.folder import save_model
-from benchmarks.generation import teach
 from tests.conftest import make_model, make_sample
+from tests.teaching import teach
 from utils.errors import UserError
 
 QUERIES = ("What is the red thing in this image?", "the cup", "What is the very very red thing in this image?", "Why?")

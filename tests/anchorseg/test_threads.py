@@ -10,10 +10,10 @@ from torch import nn
 
 from anchorseg.inference.generation import generate
 from anchorseg.inference.predictor import AnchorSegPredictor
-from benchmarks.generation import teach
 from model.lora import add_lora, add_token_rows
 from model.lora_settings import LoraSettings
 from tests.conftest import make_batch, make_model, make_sample
+from tests.teaching import teach
 from utils.errors import NoImageError
 
 THREADS, QUESTIONS = 4, 50
