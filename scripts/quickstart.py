@@ -177,7 +177,8 @@ def evaluate(what: str, version: str, data: Path, output: Path, *flags: str) -> 
     """Evaluate a model on unseen scenes and wordings, forced and generated."""
     call(
         f"evaluate {what} on unseen scenes and wordings", sys.executable, "eval_reasonseg.py", "--version", version,
-        "--dataset_dir", str(data), "--val_dataset", "ReasonSeg|test", "--workers", "0", "--output_dir", str(output), *flags,
+        "--dataset_dir", str(data), "--val_dataset", "ReasonSeg|test", "--output_dir", str(output), "--workers", "0",
+        *flags,
     )  # fmt: skip
 
 
