@@ -53,7 +53,7 @@ class Run:
         return self.folder / "results.json"
 
     def commands(self) -> list[list[str]]:
-        """What trains, merges and evaluates it; each is left out where its result is there."""
+        """What trains, merges and evaluates it; of a model that is merged, what evaluates it alone."""
         data, model = ["--dataset_dir", str(self.root / "scenes")], self.folder / "model"
         train = [
             "train_ds.py", "--preset", "tiny", "--version", "tiny-llava", "--vision_pretrained", "tiny-sam", *data,

@@ -40,9 +40,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def names_of(registry: TokenRegistry, length: int) -> list[str]:
+def names_of(registry: TokenRegistry) -> list[str]:
     """Names of a bank's tokens, `<SEG>` last."""
-    return [registry.decode([index]) for index in registry.bank_ids[-length:]]
+    return [registry.decode([index]) for index in registry.bank_ids]
 
 
 def of_image(arguments: argparse.Namespace, image: np.ndarray, model: AnchorSegModel, registry: TokenRegistry) -> None:
@@ -51,8 +51,7 @@ def of_image(arguments: argparse.Namespace, image: np.ndarray, model: AnchorSegM
     from utils import drawing
 
     found = bank_responses(model, given_answer(model, registry, image, arguments.query))
-    names = names_of(registry, found.maps.shape[1])
-    maps = dict(zip(names, found.maps[0], strict=True))
+    maps = dict(zip(names_of(registry), found.maps[0], strict=True))
     picture = arguments.folder / "queries.png"
     save_picture(picture, drawing.response_sheet(image, arguments.query, maps, prediction=found.masks[0]))
     print(f"picture: {picture}")
@@ -85,7 +84,7 @@ def of_benchmark(arguments: argparse.Namespace, model: AnchorSegModel, registry:
         for maps, mask, question in zip(found.maps, found.masks, sample.questions, strict=True):
             truth = sample.masks[question.targets[0]]
             if len(shares) < arguments.pictures:
-                titles = dict(zip(names_of(registry, len(maps)), maps, strict=True))
+                titles = dict(zip(names_of(registry), maps, strict=True))
                 sheet = drawing.response_sheet(sample.image, question.text, titles, prediction=mask, truth=truth)
                 save_picture(arguments.folder / f"{len(shares):04d}.png", sheet)
             shares.append(inside_share(maps, truth))
@@ -96,7 +95,7 @@ def of_benchmark(arguments: argparse.Namespace, model: AnchorSegModel, registry:
     columns = [*np.stack(shares, axis=1), np.array(areas)]
     rows = {
         title: dict(zip(("share", "low", "high"), mean_interval(column, images), strict=True))
-        for title, column in zip([*names_of(registry, len(shares[0])), "a uniform map"], columns, strict=True)
+        for title, column in zip([*names_of(registry), "a uniform map"], columns, strict=True)
     }
     write_json(arguments.folder / FILE, {"benchmark": name, "questions": len(shares), "inside": rows})
     print(f"share of a map inside the true mask, mean of {len(shares)} questions of {name}")

@@ -13,7 +13,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #191c21; max-width: 62rem; m
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { padding: .3rem .9rem; border-bottom: 1px solid #cdd0d4; text-align: left; font-variant-numeric: tabular-nums; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; border: 1px solid #cdd0d4; }
-figcaption, .note { color: #69707a; font-size: .9rem; } svg { max-width: 100%; height: auto; }
+figcaption { color: #69707a; font-size: .9rem; } svg { max-width: 100%; height: auto; }
 """
 _COLOURS = ("#2864b4", "#be3c32", "#328c50", "#965aa0")
 _WIDTH, _HEIGHT, _LEFT, _EDGE = 720, 260, 60, 30

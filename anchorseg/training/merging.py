@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-from anchorseg.inference.collate import make_collator
+from anchorseg.evaluation.queries import given_answer
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.build import build_for_training
@@ -20,8 +20,6 @@ from anchorseg.training.checkpoint_files import plain_data_only
 from anchorseg.training.checkpoints import other_whole, read_client_state, read_pointer
 from anchorseg.training.settings import TrainSettings
 from dataset.batch import Batch
-from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from dataset.templates import evaluation
 from model.lora import merge_lora
 from utils.errors import CheckpointError
 from utils.files import read_json
@@ -99,14 +97,7 @@ def probe_batch(model: AnchorSegModel, registry: TokenRegistry) -> Batch:
     """A fixed image of noise and a question with one target, to compare two models on."""
     rng = generator_for("merge probe")
     image = rng.integers(0, 256, (96, 128, 3)).astype(np.uint8)
-    before, after = evaluation.ANSWER
-    turn = Turn(evaluation.PHRASE.format(text="the object"), (before, TargetSlot(0), after))
-    sample = Sample(
-        record="probe", image=image, conversations=(Conversation((turn,)),), masks=np.ones((1, 96, 128), dtype=bool)
-    )
-    parameter = next(model.parameters())
-    collator = make_collator(model.config, registry, max_length=4096)
-    return collator([sample]).to(parameter.device, parameter.dtype)
+    return given_answer(model, registry, image, "the object")
 
 
 @torch.inference_mode()
