@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from anchorseg.inference.generation import BankGrammar, Generated
+from anchorseg.inference.grammar import BankGrammar, Generated
 from anchorseg.method import cycle
 from anchorseg.method.losses import DICE_SMOOTH
 from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput, visibility

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from utils.geometry import Frame, Size
@@ -111,6 +112,16 @@ class Sequences:
     def prefixes(self, images: int) -> Sequences:
         """The prefix alone, a row for each of so many images."""
         return prefix_rows(self.input_ids[0, self.segments[0] == PREFIX], self.image_start, images)
+
+    def widened(self, columns: int) -> Sequences:
+        """The same ids with so many columns of padding behind them."""
+        return Sequences(
+            input_ids=F.pad(self.input_ids, (0, columns)),
+            segments=F.pad(self.segments, (0, columns), value=PADDING),
+            positions=F.pad(self.positions, (0, columns)),
+            row_images=self.row_images,
+            image_start=self.image_start,
+        )
 
 
 def prefix_rows(prefix: Tensor, image_start: int, images: int) -> Sequences:

@@ -78,6 +78,9 @@ class LanguageBackbone(Protocol):
     def new_cache(self) -> Any:
         """An empty cache of keys and values."""
 
+    def fixed_cache(self, cache: Any, capacity: int) -> Any:
+        """A cache of so many positions for rows like those of a filled one; see `model.fixed_cache.FixedCache`."""
+
     def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
         """Image tokens (B, P, D) of views (B, 3, S, S), of which `patch_valid` (B, P) says what is no padding."""
 

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from model.attention_kernels import right_kernels
+from model.fixed_cache import FixedCache
 from model.llava_files import NETWORK, LlavaFiles, check_size, from_transformers, load_published, open_llava
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, PaddedView
 from utils.loading import LoadReport
@@ -197,6 +198,10 @@ class LlavaBackbone(nn.Module):
     def new_cache(self) -> DynamicCache:
         """See `LanguageBackbone`."""
         return DynamicCache(config=self.language_model.config)
+
+    def fixed_cache(self, cache: Cache, capacity: int) -> FixedCache:
+        """See `LanguageBackbone`."""
+        return FixedCache(cache, capacity)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """See `LanguageBackbone`."""

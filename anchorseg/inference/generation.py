@@ -3,55 +3,21 @@
 A query bank costs one step, for its ids are certain once it begins. The image costs one reading, however many questions
 are asked about it.
 
-Letters: B images, Q questions, N targets, V vocabulary.
+With graphs captured (`AnchorSegModel.capture_graphs`) the same answers come from `graph_decoder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
+from anchorseg.inference.grammar import BankGrammar, Generated
+from anchorseg.inference.graph_decoder import answer_with_graphs
 from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
-from anchorseg.method.head import Segmentation
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.query_bank import locate_banks
 from dataset.batch import PREFIX, Batch
-
-
-@dataclass(frozen=True)
-class Generated:
-    """For each question the ids that the model wrote, `</s>` left out, and the masks of all targets it wrote.
-
-    `target_rows` (N,) gives the question of each target, in reading order.
-    """
-
-    ids: list[list[int]]
-    segmentation: Segmentation
-    target_rows: Tensor
-
-
-class BankGrammar:
-    """Keeps a query bank whole: its first id stands for all of it, and no other of its ids can be chosen.
-
-    Without latents `<SEG>` is free, a bank of one.
-    """
-
-    def __init__(self, bank_ids: tuple[int, ...]) -> None:
-        self._bank = bank_ids
-
-    def choose(self, logits: Tensor) -> list[tuple[int, ...]]:
-        """Greedy next ids for logits (Q, V): of each question one id, or a whole bank."""
-        inner = torch.tensor(self._bank[1:], dtype=torch.long, device=logits.device)
-        chosen = logits.index_fill(1, inner, -torch.inf).argmax(dim=-1).tolist()
-        return [self._bank if index == self._bank[0] else (index,) for index in chosen]
-
-    def dictate(self, answer: Sequence[int], start: int) -> tuple[int, ...]:
-        """Next ids of a given answer from `start` on: a whole bank where one stands, else one id, none at its end."""
-        ahead = tuple(answer[start : start + len(self._bank)])
-        return self._bank if ahead == self._bank else ahead[:1]
 
 
 @torch.inference_mode()
@@ -96,6 +62,10 @@ def answer_questions(
         max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
         answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
     """
+    if model.captured is not None and questions:
+        return answer_with_graphs(
+            model, model.captured, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer
+        )
     eos = model.config.token_ids["eos"]
     grammar = BankGrammar(model.bank_ids)
     packed = PackedQuestions(model, images, rows)

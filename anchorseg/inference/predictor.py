@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from anchorseg.inference.collate import make_collator
-from anchorseg.inference.generation import Generated, answer_questions
+from anchorseg.inference.generation import answer_questions
+from anchorseg.inference.grammar import Generated
 from anchorseg.inference.inputs import check_image, check_limits, prompts_of
 from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel

@@ -6,6 +6,7 @@ C prompt width, G feature grid, M low-resolution side, H W original size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from anchorseg.method import model_folder
+from anchorseg.method.captured import CapturedParts
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.head import Head, ImageContext, Segmentation
 from anchorseg.method.heads import head_entry
 from anchorseg.method.options import MethodOptions
 from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
 from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
+from utils.cuda_graphs import CudaRecorder, Recorder
 from utils.loading import local_folder, without_bars_in_logs
 
 
@@ -76,6 +79,7 @@ class AnchorSegModel(PreTrainedModel):
         self.head: Head = head_entry(config.head).load()(method, self.width, masks.prompt_width)
         for name, module in self.head.modules.items():
             self.add_module(name, module)
+        self.captured: CapturedParts | None = None
         self.post_init()
 
     @property
@@ -150,17 +154,44 @@ class AnchorSegModel(PreTrainedModel):
 
     def prefill(self, images: Images, sequences: Sequences, cache: Cache | None = None) -> Tensor:
         """Prefill images and token ids: last-layer hidden states (R, T, D), and keys and values into an empty cache."""
-        features = self.language.image_features(images.language_pixels, images.patch_valid)
+        captured = self._captured_now()
+        if captured is not None:
+            return captured.prefill(images, sequences, cache)
+        return self.prefill_as_is(images.language_pixels, images.patch_valid, sequences, cache)
+
+    def prefill_as_is(
+        self, language_pixels: Tensor, patch_valid: Tensor, sequences: Sequences, cache: Cache | None
+    ) -> Tensor:
+        """What `prefill` captures: the same of views (B, 3, S, S) and their patches (B, P)."""
+        features = self.language.image_features(language_pixels, patch_valid)
         embeddings = self.language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
-        valid = self.token_valid(sequences, images.patch_valid)
+        valid = self.token_valid(sequences, patch_valid)
         visible = visibility(sequences.segments, valid, zero_padding=self.method.padding_attention == "zero")
         return self.language.hidden_states(embeddings, sequences.positions, visible, cache)
+
+    def capture_graphs(self, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
+        """Run prefill, answers and the mask backbone's encoder as CUDA graphs, in inference mode.
+
+        Call it when the model is in evaluation mode on its device, and its weights are what they shall be: a graph
+        reads them where they are. It cannot be copied or pickled afterwards.
+
+        Args:
+            recorder: makes a recorder; tests give another than CUDA's.
+        """
+        self.captured = CapturedParts(self, recorder)
+
+    def _captured_now(self) -> CapturedParts | None:
+        return self.captured if torch.is_inference_mode_enabled() and not self.training else None
+
+    def _encode_masks(self, pixels: Tensor) -> Tensor:
+        captured = self._captured_now()
+        return self.masks.image_features(pixels) if captured is None else captured.encode(pixels)
 
     def mask_features(self, images: Images) -> Tensor:
         """Features (B, ...) for the mask decoder: those that are stored, and the encoder for the other images."""
         if all(features is None for features in images.mask_features):
-            return self.masks.image_features(images.mask_pixels)
-        encoded = iter(self.masks.image_features(images.mask_pixels) if len(images.mask_pixels) else ())
+            return self._encode_masks(images.mask_pixels)
+        encoded = iter(self._encode_masks(images.mask_pixels) if len(images.mask_pixels) else ())
         return torch.stack([next(encoded) if stored is None else stored for stored in images.mask_features])
 
     def image_context(

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from anchorseg.inference.generation import BankGrammar, answer_questions, generate
+from anchorseg.inference.generation import answer_questions, generate
+from anchorseg.inference.grammar import BankGrammar
 from anchorseg.method.options import Method
 from benchmarks.naive import one_by_one
 from dataset.sample import Conversation, Sample, TargetSlot, Turn

@@ -1,0 +1,93 @@
+"""Inference as CUDA graphs: the parts of the model whose shapes repeat, each launched at once.
+
+Equal to the same parts as they are, but for columns of padding that make shapes repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dataset.batch import Images, Sequences
+from utils.cuda_graphs import CapturedCall, CudaRecorder, Kept, Recorder
+
+if TYPE_CHECKING:
+    from anchorseg.method.modeling import AnchorSegModel
+
+COLUMNS = 64
+"""Sequences are padded to a multiple of so many columns."""
+
+
+class CapturedParts:
+    """What `AnchorSegModel.capture_graphs` makes; threads may share it.
+
+    Args:
+        model: in evaluation mode, on its device.
+        recorder: makes a recorder. What one records never runs at the same time.
+
+    Attributes:
+        record: for what runs beside nothing but the mask backbone's encoder.
+        decoders: of answers, by their sizes; one caller at a time, who holds `decoding`.
+    """
+
+    def __init__(self, model: AnchorSegModel, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
+        self._model = model
+        self.record = recorder()
+        self._prefill = CapturedCall(self._prefill_parts, self.record)
+        # Of its own, for it runs on a second stream beside the language model.
+        self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), recorder())
+        self.decoders: Kept[Hashable, Any] = Kept(4)
+        self.decoding = Lock()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features of the mask backbone's views."""
+        (features,) = self._encode(pixels)
+        return features
+
+    def prefill(self, images: Images, sequences: Sequences, cache: Any | None) -> Tensor:
+        """See `AnchorSegModel.prefill`."""
+        length = sequences.input_ids.shape[1]
+        if cache is None:
+            sequences = sequences.widened(-length % COLUMNS)
+        hidden, *layers = self._prefill(
+            images.language_pixels,
+            images.patch_valid,
+            sequences.input_ids,
+            sequences.segments,
+            sequences.positions,
+            sequences.row_images,
+            image_start=sequences.image_start,
+            caches=cache is not None,
+        )
+        if cache is not None:
+            for index, (keys, values) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+                cache.update(keys, values, index)
+        return hidden[:, :length]
+
+    def _prefill_parts(
+        self,
+        pixels: Tensor,
+        patch_valid: Tensor,
+        input_ids: Tensor,
+        segments: Tensor,
+        positions: Tensor,
+        row_images: Tensor,
+        *,
+        image_start: int,
+        caches: bool,
+    ) -> tuple[Tensor, ...]:
+        """Hidden states, then keys and values of each layer if they are cached."""
+        sequences = Sequences(
+            input_ids=input_ids,
+            segments=segments,
+            positions=positions,
+            row_images=row_images,
+            image_start=image_start,
+        )
+        cache = self._model.language.new_cache() if caches else None
+        hidden = self._model.prefill_as_is(pixels, patch_valid, sequences, cache)
+        layers = () if cache is None else [part for layer in cache.layers for part in (layer.keys, layer.values)]
+        return hidden, *layers
