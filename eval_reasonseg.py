@@ -54,6 +54,9 @@ class EvalSettings(Settings):
     max_new_tokens: int = setting(128, help="longest generated answer", minimum=1)
     max_rows: int = setting(8, help="most questions about an image that are answered at once", minimum=1)
     compile_sam: bool = setting(False, help="compile SAM's encoder with torch.compile at its first use")
+    cuda_graphs: bool = setting(
+        False, help="launch the parts of the model whose shapes repeat as CUDA graphs; scores change by rounding"
+    )
     cache_features: str | None = setting(
         None, help="folder that keeps what SAM's frozen encoder gives for each image; none: encode again"
     )
@@ -165,6 +168,8 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
     model = model.to(device)
     if settings.compile_sam:
         model.masks.image_encoder.compile()
+    if settings.cuda_graphs:
+        model.eval().capture_graphs()
     cache = open_cache(model.masks, settings.cache_features, settings.cache_gigabytes)
     return Evaluator(
         model,

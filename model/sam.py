@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from model.sam_attention import SamAttention
 from model.sam_files import PUBLISHED_SIZES, SamSizes, check_size, load_published
+from utils.derived import Derived
 from utils.geometry import Frame, Size, map_to_prompt, upscale_masks
 from utils.loading import LoadReport
 from utils.tensor_files import TensorFiles
@@ -129,6 +130,7 @@ class SamBackbone(nn.Module):
         self.prompt_width, self.low_resolution = sizes.prompt_width, sizes.low_resolution
         self.feature_shape = (sizes.prompt_width, sizes.grid, sizes.grid)
         self.positions = positions
+        self._grid_encoding = Derived()
         self.image_encoder: Any = _image_encoder(sizes)
         self.prompt_encoder: Any = _prompt_encoder(sizes)
         self.mask_decoder: Any = _mask_decoder(sizes)
@@ -199,7 +201,11 @@ class SamBackbone(nn.Module):
 
     def position_encoding(self) -> Tensor:
         """SAM's encoding of the grid's positions, (1, C, G, G), in the type that was chosen."""
-        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        return self._grid_encoding.get(
+            self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, self._encode_grid
+        )
+
+    def _encode_grid(self, matrix: Tensor) -> Tensor:
         matrix = matrix.float() if self.positions == "float32" else matrix
         centres = (torch.arange(self.sizes.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.sizes.grid
         centres = 2 * centres - 1

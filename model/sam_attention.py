@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from utils.derived import Derived
+
 MAX_BIAS = 64 * 2**20
 """Elements of the bias of relative positions that exist at once, or those of one row of queries: 128 MiB in bf16.
 
@@ -38,6 +40,7 @@ class SamAttention(nn.Module):
         self.proj: nn.Linear = published.proj
         self.rel_pos_h: nn.Parameter = published.rel_pos_h
         self.rel_pos_w: nn.Parameter = published.rel_pos_w
+        self._rows, self._columns = Derived(), Derived()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, H, W, C) to the same shape."""
@@ -71,7 +74,8 @@ class SamAttention(nn.Module):
         (q, _, _), (_, k, v) = (
             grid.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5) for grid in (queries, keys)
         )
-        rows, columns = _by_difference(self.rel_pos_h)[:height], _by_difference(self.rel_pos_w)[:width]
+        rows = self._rows.get(self.rel_pos_h, _by_difference)[:height]
+        columns = self._columns.get(self.rel_pos_w, _by_difference)[:width]
         shared = (k.flatten(2, 3), v.flatten(2, 3), columns)
         count = max(1, MAX_BIAS // (size * self.num_heads * width * shared[0].shape[2]))
         if count >= height:

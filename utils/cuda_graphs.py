@@ -28,7 +28,8 @@ class Recording(Generic[T]):
 class Recorder(Protocol):
     """Runs a function once or more, and records it."""
 
-    def __call__(self, function: Callable[[], T]) -> Recording[T]: ...
+    def __call__(self, function: Callable[[], T]) -> Recording[T]:
+        """Record a function without arguments."""
 
 
 class CudaRecorder:

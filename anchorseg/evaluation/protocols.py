@@ -213,12 +213,13 @@ def _written(responder: Responder, images: ImagePrefix, questions: Sequence[Sequ
     made = answer_questions(
         responder.model, images, questions, [0] * len(questions), max_new_tokens=responder.max_new_tokens
     )
+    masks, rows = (made.segmentation.masks[0] > 0).cpu().numpy(), made.target_rows.cpu()
     replies = []
     for row, ids in enumerate(made.ids):
-        chosen = (made.target_rows == row).nonzero()[:, 0]
+        chosen = (rows == row).nonzero()[:, 0]
         replies.append(
             Reply(
-                masks=(made.segmentation.masks[0][chosen] > 0).cpu().numpy(),
+                masks=masks[chosen.numpy()],
                 found=len(chosen) > 0,
                 answer=responder.registry.decode(ids),
                 prior=_strongest(made.segmentation, chosen),

@@ -151,7 +151,7 @@ class GraphDecoder:
         max_new_tokens: int,
         answer: Sequence[int] | None,
     ) -> None:
-        sizes, prefix = self._sizes, self._sizes.prefix
+        prefix = self._sizes.prefix
         self._cache.fill(images.cache)
         self._ids.fill_(NO_ID)
         self._ids[:, :prefix] = images.sequences.input_ids

@@ -102,7 +102,7 @@ class ImageSession:
             made = answer_questions(
                 self._predictor.model, self._prefilled(), part, [0] * len(part), max_new_tokens=max_new_tokens
             )
-            answers += [self._predictor.answer(made, row, prompts[start + row]) for row in range(len(part))]
+            answers += self._predictor.answers(made, prompts[start : start + len(part)])
         return answers
 
     def _prefilled(self) -> ImagePrefix:
@@ -144,6 +144,7 @@ class AnchorSegPredictor:
         quantization: Quantization = "none",
         quantisation: Quantization | None = None,
         padding_attention: PaddingAttention = "model",
+        cuda_graphs: bool = False,
     ) -> AnchorSegPredictor:
         """Load a model folder.
 
@@ -154,11 +155,18 @@ class AnchorSegPredictor:
             quantization: of the language model's linear layers, "8bit" or "4bit"; needs bitsandbytes.
             quantisation: the earlier name of `quantization`.
             padding_attention: see `load_model`; "plain" is that of the published demos.
+            cuda_graphs: run the model as CUDA graphs, see `AnchorSegModel.capture_graphs`.
+
+        Raises:
+            SettingsError: if CUDA graphs cannot be used there.
         """
         model, registry = load_model(
             folder, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
         )
-        return cls(model.to(device), registry)
+        predictor = cls(model.to(device), registry)
+        if cuda_graphs:
+            predictor.model.capture_graphs()
+        return predictor
 
     def session(self, image: np.ndarray) -> ImageSession:
         """Open an image to ask about, apart from all others.
@@ -262,24 +270,28 @@ class AnchorSegPredictor:
         images = self.collator.images([image]).to(parameter.device, parameter.dtype)
         return prefill_images(self.model, images, self.collator.prefixes(1).to(parameter.device))
 
-    def answer(self, generated: Generated, question: int, prompt: str) -> Answer:
-        """Give one of the questions about an image its masks and text."""
-        ids = generated.ids[question]
-        chosen = (generated.target_rows == question).nonzero()[:, 0]
-        prior = generated.segmentation.prior
-        targets = []
-        for index, phrase in zip(chosen.tolist(), self._phrases(ids), strict=True):
-            logit = generated.segmentation.masks[0][index]
-            mask = logit > 0
-            targets.append(
-                Target(
-                    mask=mask.cpu().numpy(),
-                    score=float(logit[mask].sigmoid().mean()) if mask.any() else 0.0,
-                    prior=None if prior is None else prior.maps[0][index].cpu().numpy(),
-                    phrase=phrase,
-                )
-            )
-        return Answer(prompt=prompt, text=self.registry.decode(ids), targets=tuple(targets))
+    def answers(self, generated: Generated, prompts: Sequence[str]) -> list[Answer]:
+        """Give each of the questions about an image its masks and text."""
+        (logits,), prior = generated.segmentation.masks, generated.segmentation.prior
+        masks = logits > 0
+        inside = masks.flatten(1).sum(dim=1)
+        scores = (logits.sigmoid() * masks).flatten(1).sum(dim=1) / inside.clamp(min=1)
+        targets = zip(
+            generated.target_rows.tolist(),
+            masks.cpu().numpy(),
+            scores.tolist(),
+            [None] * len(masks) if prior is None else prior.maps[0].cpu().numpy(),
+            strict=True,
+        )
+        of_questions: list[list[Target]] = [[] for _ in prompts]
+        phrases = [iter(self._phrases(ids)) for ids in generated.ids]
+        for question, mask, score, map_of_prior in targets:
+            target = Target(mask=mask, score=score, prior=map_of_prior, phrase=next(phrases[question]))
+            of_questions[question].append(target)
+        return [
+            Answer(prompt=prompt, text=self.registry.decode(ids), targets=tuple(found))
+            for prompt, ids, found in zip(prompts, generated.ids, of_questions, strict=True)
+        ]
 
     def _phrases(self, ids: list[int]) -> list[str]:
         bank = set(self.registry.bank_ids)

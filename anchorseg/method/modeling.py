@@ -23,6 +23,7 @@ from anchorseg.method.options import MethodOptions
 from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
 from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
 from utils.cuda_graphs import CudaRecorder, Recorder
+from utils.errors import SettingsError
 from utils.loading import local_folder, without_bars_in_logs
 
 
@@ -177,7 +178,14 @@ class AnchorSegModel(PreTrainedModel):
 
         Args:
             recorder: makes a recorder; tests give another than CUDA's.
+
+        Raises:
+            SettingsError: if the model is not on a GPU, or is quantized.
         """
+        if recorder is CudaRecorder and self.device.type != "cuda":
+            raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
+        if getattr(self, "is_quantized", False):
+            raise SettingsError("CUDA graphs do not go with quantized weights, whose kernels wait for the host")
         self.captured = CapturedParts(self, recorder)
 
     def _captured_now(self) -> CapturedParts | None:

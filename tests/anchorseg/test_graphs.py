@@ -1,4 +1,4 @@
-"""Inference as CUDA graphs equals inference without: on a GPU with graphs, here with operators that are played again."""
+"""Inference as CUDA graphs equals inference without: graphs on a GPU, operators that are played again on a CPU."""
 
 from __future__ import annotations
 
