@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from anchorseg.training import lisa_flags
 from anchorseg.training.settings import SMALL, RunSettings, TrainSettings
 from utils.errors import SettingsError, exit_on_error
+from utils.numerics import choose_numerics, prepare_determinism
 from utils.run_lock import run_lock
 from utils.settings import parse, render, to_dict
 from utils.stopping import StopSignals
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     if settings.device == "cpu":  # read when torch and DeepSpeed are imported
         os.environ.update(CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
     wait_without_spinning()
+    prepare_determinism(deterministic=settings.deterministic)
     with StopSignals() as stop:
         check_settings(settings)
         with run_lock(settings.folder):
@@ -71,6 +73,7 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     from utils.extensions import settle_locks
     from utils.run_folder import RunFolder, check_shared
 
+    choose_numerics(deterministic=settings.deterministic, tf32=settings.tf32)
     ensure_single_process_environment()
     for sentence in settle_locks() if is_main() else ():
         print(f"warning: {sentence}", file=sys.stderr)

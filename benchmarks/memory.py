@@ -52,7 +52,7 @@ class Activations:
     Attributes:
         kept: for backward, between both passes.
         forward: the most in the forward pass.
-        backward: the most in backward, gradients of the micro-batch and communication buffers included.
+        backward: the most in backward, gradients of the micro-batch and the communication buffer included.
     """
 
     kept: int
@@ -68,8 +68,8 @@ def activations(model: AnchorSegModel, batch: Batch, settings: OptimizationSetti
     buffers: list[Tensor] = []
 
     def to_buffer(parameter: Tensor) -> None:
-        if not buffers:  # two, for overlap_comm is on wherever there is a GPU
-            buffers.extend(parameter.new_empty(zero["reduce_bucket_size"]) for _ in range(2))
+        if not buffers:
+            buffers.append(parameter.new_empty(zero["reduce_bucket_size"]))  # a second one on several GPUs alone
         parameter.grad = None
 
     hooks = [parameter.register_post_accumulate_grad_hook(to_buffer) for parameter in trained]
@@ -170,7 +170,7 @@ def peak_of(model: AnchorSegModel, settings: OptimizationSettings, counted: Acti
         optimizer=trained.optimizer,
         kept=counted.kept,
         forward=held + trained.gradients + counted.forward,
-        backward=held + trained.gradients + max(counted.backward, 2 * bucket * DTYPE.itemsize + trained.reduced),
+        backward=held + trained.gradients + max(counted.backward, bucket * DTYPE.itemsize + trained.reduced),
         step=held + trained.step,
         main_memory=trained.main_memory,
     )
@@ -259,6 +259,18 @@ def _title(name: str, columns: list[str]) -> str:
     return f"{name:<36}" + "".join(f"{column:>10}" for column in columns) + f"{'fits':>6}"
 
 
+def batch_maker(
+    images: int, conversations: int, height: int = 480, width: int = 640
+) -> Callable[[AnchorSegModel, WordRegistry], Batch]:
+    """Makes a micro-batch for a model."""
+
+    def make(model: AnchorSegModel, registry: WordRegistry) -> Batch:
+        chosen = samples(images, conversations, height=height, width=width)
+        return on_meta(collate(model, registry, chosen, share_prefix=True), DTYPE)
+
+    return make
+
+
 def main(argv: list[str] | None = None) -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,12 +281,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=640, help="of the images")
     arguments = parser.parse_args(argv)
     height, width = arguments.height, arguments.width
-
-    def make_batch(model: AnchorSegModel, registry: WordRegistry) -> Batch:
-        chosen = samples(arguments.images, arguments.conversations, height=height, width=width)
-        return on_meta(collate(model, registry, chosen, share_prefix=True), DTYPE)
-
-    found = training(arguments.size, make_batch)
+    found = training(arguments.size, batch_maker(arguments.images, arguments.conversations, height, width))
     print(f"{arguments.size}: calculated memory of one GPU in 10^9 bytes; nothing was measured on a GPU")
     columns = ["weights", "optimizer", "kept", "forward", "backward", "step", "peak", "main"]
     print(_title("training", columns))

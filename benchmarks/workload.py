@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable
 from typing import Literal, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ from model.sam import SamSizes
 from scripts.random_weights import draw_weights
 from utils.seeding import generator_for, seed_torch
 
-PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "7b": 32_000, "13b": 32_000}
+PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "deep": 2000, "7b": 32_000, "13b": 32_000}
 """Vocabulary: LLaMA's at the real sizes; below, one whose head has the same share of the work."""
 WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]")
 MAX_LENGTH = 4096
@@ -64,28 +65,38 @@ class WordRegistry(TokenRegistry):
         """One id, the same in every process, for each word or mark."""
         return [3 + zlib.crc32(word.encode()) % (self.pieces - 3) for word in WORD.findall(text)]
 
+    def decode(self, ids: Iterable[int]) -> str:
+        """The ids themselves, for no word is remembered."""
+        return " ".join(map(str, ids))
+
 
 def mid_config(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConfig:
     """A model in which matrix products dominate on a CPU too, with the 7B model's 24 x 24 image tokens."""
-    text = LlamaConfig(
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        vocab_size=len(registry),
-        pad_token_id=None,
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=256,
-        intermediate_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        image_size=336,
-        patch_size=14,
-        projection_dim=256,
-    )
-    llava = LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-2, image_seq_length=24**2)
+    text = _llama(registry, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
+    vision = _clip(hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4)
     sam = SamSizes(image_size=512, encoder_width=384, encoder_depth=8, encoder_heads=6, global_attention=(1, 3, 5, 7))
+    return _config(settings, registry, text, vision, sam)
+
+
+def deep_config(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConfig:
+    """The 7B model's layers, heads of SAM's encoder and grids, with narrow layers: the same operators."""
+    text = _llama(registry, hidden_size=64, intermediate_size=128, num_hidden_layers=32, num_attention_heads=2)
+    vision = _clip(hidden_size=64, intermediate_size=128, num_hidden_layers=24, num_attention_heads=2)
+    return _config(settings, registry, text, vision, SamSizes(encoder_width=64))
+
+
+def _llama(registry: TokenRegistry, **sizes: int) -> LlamaConfig:
+    return LlamaConfig(**sizes, vocab_size=len(registry), pad_token_id=None)
+
+
+def _clip(**sizes: int) -> CLIPVisionConfig:
+    return CLIPVisionConfig(**sizes, image_size=336, patch_size=14, projection_dim=sizes["hidden_size"])
+
+
+def _config(
+    settings: ModelSettings, registry: TokenRegistry, text: LlamaConfig, vision: CLIPVisionConfig, sam: SamSizes
+) -> AnchorSegConfig:
+    llava = LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-2, image_seq_length=24**2)
     return AnchorSegConfig(
         language_config=llava,
         mask_config=sam,
@@ -95,6 +106,9 @@ def mid_config(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegCon
     )
 
 
+OWN_SIZES = {"mid": mid_config, "deep": deep_config}
+
+
 def settings_of(size: str, rows: Rows = "all") -> ModelSettings:
     """The paper's recipe without dropout, so that two passes can be compared; `rows` of the vocabulary tables train."""
     known = cast(Size, size) if size in SIZES else "tiny"
@@ -102,17 +116,18 @@ def settings_of(size: str, rows: Rows = "all") -> ModelSettings:
 
 
 def build(
-    size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", rows: Rows = "all"
+    size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", rows: Rows = "all", trains: bool = True
 ) -> tuple[AnchorSegModel, WordRegistry]:
-    """A model in training mode that trains what the paper trains, LoRA included.
+    """A model in training mode that trains what the paper trains, LoRA included; without `trains`, as it is merged.
 
     Args:
-        size: `tiny`, `mid`, `7b` or `13b`.
+        size: `tiny`, `mini`, `mid`, `deep`, `7b` or `13b`.
         dtype: of the weights; nothing of another type is allocated on the way.
         device: `meta` allocates nothing.
         rows: of the vocabulary tables that train, as `--train_embeddings`.
+        trains: see above.
     """
-    model, registry = empty(settings_of(size, rows), size, dtype=dtype, device=device)
+    model, registry = empty(settings_of(size, rows), size, dtype=dtype, device=device, trains=trains)
     seed_torch("benchmark", size)
     if device != "meta":
         draw_weights(model)
@@ -124,7 +139,8 @@ def empty(
 ) -> tuple[AnchorSegModel, WordRegistry]:
     """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
     registry = WordRegistry.of(size, settings.num_latents)
-    config = mid_config(settings, registry) if size == "mid" else preset_config(size, settings.method(), registry)
+    own = OWN_SIZES.get(size)
+    config = own(settings, registry) if own else preset_config(size, settings.method(), registry)
     with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)
         if trains:

@@ -6,14 +6,18 @@ Letters: B images, R rows, T positions, N targets, K latent tokens, P image toke
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.filters import Box
 from utils.geometry import Frame, Size
+from utils.side_stream import transfer
 
 PADDING, PREFIX = -1, 0
 """Values of `Conversations.segments` for padding and for the shared prefix; branches count from 1."""
@@ -23,18 +27,23 @@ IGNORED_LABEL = -100
 T = TypeVar("T")
 
 
+def converted(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """A dataclass of tensors, of tuples and of dataclasses of them, with every tensor changed."""
+
+    def inner(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return change(part)
+        if isinstance(part, tuple):
+            return tuple(map(inner, part))
+        return converted(part, change) if dataclasses.is_dataclass(part) else part
+
+    fields = {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
+    return dataclasses.replace(value, **fields)  # type: ignore[type-var]
+
+
 def move(value: T, device: torch.device | str, dtype: torch.dtype) -> T:
     """A dataclass of tensors, and of tuples of them, on a device; floating-point tensors also change their dtype."""
-
-    def moved(inner: object) -> object:
-        if isinstance(inner, Tensor):
-            return inner.to(device, dtype if inner.is_floating_point() else None, non_blocking=True)
-        if isinstance(inner, tuple):
-            return tuple(map(moved, inner))
-        return move(inner, device, dtype) if dataclasses.is_dataclass(inner) else inner
-
-    fields = {field.name: moved(getattr(value, field.name)) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
-    return dataclasses.replace(value, **fields)  # type: ignore[type-var]
+    return converted(value, partial(transfer, device=torch.device(device), dtype=dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,10 @@ class Images:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Images:
         """Move every tensor; pixels and features also change their dtype."""
         return move(self, device, dtype)
+
+    def pin_memory(self) -> Images:
+        """See `Batch`."""
+        return converted(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +161,7 @@ class Conversations(Sequences):
         masks: of each image the masks (n, H, W) of its targets, boolean.
         ignore: of each image the pixels (n, H, W) that count neither for a target nor against it, or None.
         present: of each image which of its targets have a pixel.
+        boxes: of each image the box outside which all its masks are zero.
     """
 
     labels: Tensor
@@ -157,6 +171,7 @@ class Conversations(Sequences):
     masks: tuple[Tensor, ...]
     ignore: tuple[Tensor | None, ...]
     present: tuple[tuple[int, ...], ...]
+    boxes: tuple[Box, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,3 +185,7 @@ class Batch:
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Batch:
         """Move every tensor; pixels and features also change their dtype."""
         return move(self, device, dtype)
+
+    def pin_memory(self) -> Batch:
+        """The same in memory from which a GPU copies by itself; called by a `DataLoader` that pins."""
+        return converted(self, Tensor.pin_memory)

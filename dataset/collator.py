@@ -24,6 +24,7 @@ from dataset.feature_store import FeatureStore, image_key
 from dataset.prompt import Branch, PromptEncoder, Slot
 from dataset.sample import Sample
 from utils import geometry
+from utils.filters import content_box
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Collator:
     def _conversations(self, encoded: Sequence[EncodedSample]) -> Conversations:
         rows = self._rows(encoded)
         labels = _pad([row.labels for row in rows], IGNORED_LABEL)
-        masks = [one.sample.masks[one.mask_indices] for one in encoded]
+        masks = [torch.from_numpy(one.sample.masks[one.mask_indices]) for one in encoded]
         ignored = [None if one.sample.ignore is None else one.sample.ignore[one.mask_indices] for one in encoded]
         supervised_rows, next_columns = (labels[:, 1:] != IGNORED_LABEL).nonzero(as_tuple=True)
         return Conversations(
@@ -187,7 +188,8 @@ class Collator:
             supervised=(supervised_rows, next_columns),
             targets=self._positions(rows, len(encoded), rejections=False),
             slots=self._positions(rows, len(encoded), rejections=True),
-            masks=tuple(map(torch.from_numpy, masks)),
+            masks=tuple(masks),
             ignore=tuple(None if each is None else torch.from_numpy(each) for each in ignored),
-            present=tuple(tuple(np.flatnonzero(each.any(axis=(1, 2))).tolist()) for each in masks),
+            present=tuple(tuple(each.flatten(1).any(dim=1).nonzero()[:, 0].tolist()) for each in masks),
+            boxes=tuple(map(content_box, masks)),
         )

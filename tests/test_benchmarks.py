@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks import flops, inference, memory, naive, scaling, train_step
+from benchmarks import flops, gpu, inference, launches, memory, naive, scaling, train_step
 from benchmarks.counting import Counter, on_meta
 from benchmarks.workload import build, collate, samples
 
@@ -192,3 +192,23 @@ def test_a_card_keeps_its_reserve():
     assert memory.fits(24 * 2**30 - memory.RESERVE) == 24
     assert memory.fits(24 * 2**30 - memory.RESERVE + 1) == 40
     assert memory.fits(80 * 2**30) is None
+
+
+def test_graphs_leave_few_launches_and_waits_to_the_host(capsys):
+    launches.main(["--size", "tiny", "--questions", "1", "3"])
+    rows = {(row["work"], row["way"]): row for row in last_line(capsys)["rows"]}
+    for work in ("1, written", "1, chosen", "3, written"):
+        alone, graphs = rows[work, "launched one by one"], rows[work, "graphs"]
+        assert 4 * graphs["launches"] <= alone["launches"] <= graphs["launches"] + graphs["in_graphs"]
+        assert graphs["waits"] <= alone["waits"] and graphs["waits"] <= 5
+    assert rows["1, chosen", "launched one by one"]["waits"] >= 6, "one for each id that the model chooses"
+    assert rows["micro-step of 2 images x 3", "forward and backward"]["waits"] == 0
+
+
+def test_one_command_measures_a_card(capsys):
+    gpu.main(["--size", "tiny", "--device", "cpu", "--repeats", "1"])
+    found = last_line(capsys)
+    assert set(found) == {"size", "card", "answers", "encoder", "training", "calculated"}
+    assert {"1, forced", "1, written", "10, forced", "10, written", "parts"} == set(found["answers"])
+    assert found["training"]["default"]["costs"]["ours"]["seconds"] > 0
+    assert found["training"]["deterministic"]["deterministic"]["seconds"] > 0

@@ -34,13 +34,20 @@ def separable_filter(maps: Tensor, weights: list[float]) -> Tensor:
     return blurred
 
 
-def content_box(masks: Tensor, margin: int) -> tuple[slice, slice, slice]:
-    """Index of a part of masks (n, h, w) outside which all of them are zero; everything where all of them are."""
-    if min(masks.shape[1:]) <= 2 * margin:
-        return slice(None), slice(None), slice(None)
+Box = tuple[int, int, int, int]
+"""First row and the row after the last, first column and the column after the last."""
+
+
+def content_box(masks: Tensor) -> Box:
+    """Box of the pixels in any of the masks (n, h, w), all of it where there are none; the host waits for a GPU."""
     used = masks.any(dim=0)
     lines = [used.any(dim=other).int() for other in (1, 0)]
     ends = [end for line in lines for end in (line.argmax(), len(line) - line.flip(0).argmax())]
-    top, bottom, left, right = torch.stack(ends).tolist()  # one host wait
-    rows, columns = (slice(max(low - margin, 0), high + margin) for low, high in ((top, bottom), (left, right)))
-    return slice(None), rows, columns
+    top, bottom, left, right = torch.stack(ends).tolist()
+    return top, bottom, left, right
+
+
+def widened(box: Box, margin: int) -> tuple[slice, slice, slice]:
+    """Index of the part of maps (n, h, w) in a box and around it."""
+    top, bottom, left, right = box
+    return slice(None), slice(max(top - margin, 0), bottom + margin), slice(max(left - margin, 0), right + margin)

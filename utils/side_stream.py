@@ -10,9 +10,28 @@ from torch import Tensor
 
 
 @lru_cache
-def _second_stream(device: torch.device) -> torch.cuda.Stream:
-    """One a device: the allocator keeps memory for each stream that was ever used."""
+def _stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+    """One a purpose: the allocator keeps memory for each stream that was ever used."""
     return torch.cuda.Stream(device)
+
+
+def transfer(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor on a device, floating-point values in a dtype; to a GPU it goes beside what the GPU is doing.
+
+    The host does not wait where the tensor's memory is pinned.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return _as_type(tensor.to(device), dtype)
+    current, copying = torch.cuda.current_stream(device), _stream(device, "copies")
+    with torch.cuda.stream(copying):
+        there = _as_type(tensor.to(device, non_blocking=True), dtype)  # in this order, for a GPU converts faster
+    current.wait_stream(copying)
+    there.record_stream(current)
+    return there
+
+
+def _as_type(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 class OnSideStream:
@@ -24,7 +43,7 @@ class OnSideStream:
     """
 
     def __init__(self, call: Callable[[], Tensor], device: torch.device) -> None:
-        self._stream = _second_stream(device) if device.type == "cuda" else None
+        self._stream = _stream(device, "encoder") if device.type == "cuda" else None
         if self._stream is None:
             self._made = call()
             return

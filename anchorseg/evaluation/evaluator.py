@@ -197,6 +197,7 @@ class Evaluator:
             batch_size=None,
             sampler=mine,
             num_workers=min(self.workers, len(mine)),
+            pin_memory=torch.cuda.is_available(),
         )
         bar = Bar(read, desc=f"{name} {protocol}", total=len(mine), disable=not is_main(), leave=False)
         for index, (sample, prepared) in zip(mine, bar, strict=True):

@@ -17,7 +17,7 @@ from anchorseg.inference.graph_decoder import answer_with_graphs
 from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.query_bank import locate_banks
-from dataset.batch import PREFIX, Batch
+from dataset.batch import PREFIX, BankPositions, Batch, move
 
 
 @torch.inference_mode()
@@ -86,7 +86,8 @@ def answer_questions(
 
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
-    positions = locate_banks(ids, model.bank_ids)
+    found = locate_banks(ids.cpu(), model.bank_ids)  # there, for every question about a value on a GPU waits for it
+    positions: BankPositions = move(found, hidden.device, hidden.dtype)
     context = model.image_context(images.images, images.sequences, images.hidden, images.mask_features.result())
     segmentation = model.segment(hidden, positions, context)
     return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

@@ -106,20 +106,19 @@ class GraphDecoder:
 
     def __init__(self, model: AnchorSegModel, sizes: DecoderSizes, images: ImagePrefix, record: Recorder) -> None:
         self._model, self._sizes = model, sizes
-        device, state = images.hidden.device, (sizes.images, sizes.questions)
-        integers = partial(torch.zeros, dtype=torch.long, device=device)
+        state, integers = (sizes.images, sizes.questions), images.sequences.input_ids.new_zeros
         self._cache = model.language.fixed_cache(images.cache, sizes.columns)
-        self._ids = integers(sizes.images, sizes.columns)
+        self._ids = integers((sizes.images, sizes.columns))
         self._hidden = images.hidden.new_zeros(sizes.images, sizes.columns, images.hidden.shape[2])
         self._prefix_valid = torch.zeros_like(images.valid)
-        self._starts = sizes.prefix + sizes.stretch * torch.arange(sizes.questions, device=device)
-        self._bank = torch.tensor(model.bank_ids, device=device)
+        self._starts = sizes.prefix + sizes.stretch * torch.arange(sizes.questions, device=images.hidden.device)
+        self._bank = integers(sizes.bank).copy_(torch.tensor(model.bank_ids))
         # Of each question: how many ids the next step reads, where they go, and how many of its answer were read; an
         # answer has a negative number before it begins.
         self._counts, self._written = integers(state), integers(state)
-        self._places = self._starts.expand(state).clone()
+        self._places = integers(state).copy_(self._starts)
         self._limit = integers(1)
-        self._question, self._next = integers(*state, sizes.question), integers(*state, sizes.bank)
+        self._question, self._next = integers((*state, sizes.question)), integers((*state, sizes.bank))
         # The answer that is given instead of the model's choice: ids from each of its places on, and how many.
         self._given, self._given_counts = integers(sizes.answer + 1), integers(sizes.answer + 1)
         self._read_question = record(partial(self._step, self._question)).replay

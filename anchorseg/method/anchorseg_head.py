@@ -41,7 +41,10 @@ class AnchorSegHead(Head[Method]):
     def spatial_prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
         """Ground the anchors (N, D) of targets in their images' token states (paper, Eq. 6 and 7)."""
         images = context.images
-        scores = similarity(anchors, context.image_states[targets.rows])
+        states = context.image_states[targets.rows]
+        if self.options.similarity_precision == "float32":
+            anchors, states = anchors.float(), states.float()
+        scores = similarity(anchors, states)
         valid = images.patch_valid[context.row_images[targets.rows]] if self.options.prior_range == "valid" else None
         responses = min_max(scores, valid)
         maps = tuple(
@@ -66,7 +69,12 @@ class AnchorSegHead(Head[Method]):
         if prior is not None and options.token_to_mask:
             maps = prior.maps[truth.image][truth.kept]
             terms["t2m"] = cycle.token_to_mask(
-                maps, truth.masks, scale=options.cycle_scale, shift=options.cycle_shift, ignore=truth.ignore
+                maps,
+                truth.masks,
+                scale=options.cycle_scale,
+                shift=options.cycle_shift,
+                ignore=truth.ignore,
+                box=truth.box,
             )
         if prior is not None and options.mask_to_token:
             terms["m2t"] = cycle.mask_to_token(

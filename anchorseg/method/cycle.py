@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anchorseg.method.losses import MaskLoss, mask_loss
 from utils import geometry
-from utils.filters import content_box, gaussian_weights, separable_filter
+from utils.filters import Box, content_box, gaussian_weights, separable_filter, widened
 
 TOKEN_TO_MASK_KERNEL = 31
 """Side of the Gaussian on the image, in pixels."""
@@ -29,7 +29,9 @@ TOKEN_TO_MASK_SMOOTH = 1e-6
 
 
 @torch.no_grad()
-def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: float = SIGMA) -> Tensor:
+def gaussian_target(
+    masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: float = SIGMA, box: Box | None = None
+) -> Tensor:
     """Soften masks with a Gaussian whose highest value is 1 in each of them.
 
     The kernel shrinks to the smaller side of the masks (odd, at least 3) with `sigma` unchanged. Masks with a side of
@@ -39,6 +41,7 @@ def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: fl
         masks: (n, h, w), boolean or in [0, 1].
         kernel: side of the filter, odd.
         sigma: standard deviation, in pixels of the mask.
+        box: outside which all masks are zero; without it, it is looked for, and the host waits for a GPU.
 
     Returns:
         (n, h, w) float32 in [0, 1], without gradient.
@@ -48,10 +51,13 @@ def gaussian_target(masks: Tensor, kernel: int = TOKEN_TO_MASK_KERNEL, sigma: fl
     """
     if kernel < 3 or kernel % 2 == 0:
         raise ValueError(f"The Gaussian's kernel is {kernel}: choose an odd number of at least 3.")
-    smaller = min(masks.shape[1:])
+    height, width = masks.shape[1:]
+    smaller = min(height, width)
     fitting = max(min(kernel, smaller - 1 + smaller % 2), 3)
     # Two radii of zeros around what is filtered, so that borders other than the image's reflect nothing.
-    part = content_box(masks, 2 * (fitting // 2))
+    margin = 2 * (fitting // 2)
+    whole = (0, height, 0, width)
+    part = widened(whole if smaller <= 2 * margin else box or content_box(masks), margin)
     soft = torch.zeros_like(masks, dtype=torch.float32)
     content = masks[part].float()
     if smaller > 1:
@@ -93,6 +99,7 @@ def token_to_mask(
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
     ignore: Tensor | None = None,
+    box: Box | None = None,
 ) -> MaskLoss:
     """Compare the token-to-mask maps of one image with its softened masks.
 
@@ -104,11 +111,12 @@ def token_to_mask(
         scale: factor that turns a map into logits.
         shift: summand that turns a map into logits.
         ignore: boolean (H, W) or (n, H, W), pixels left out of every sum.
+        box: see `gaussian_target`.
 
     Returns:
         Weighted BCE and weighted Dice of each target.
     """
-    targets = gaussian_target(masks, kernel, sigma)
+    targets = gaussian_target(masks, kernel, sigma, box)
     weight = positive_weight(targets, ignore)
     logits = _as_logits(maps, scale, shift)
     return mask_loss(logits, targets, smooth=TOKEN_TO_MASK_SMOOTH, positive_weight=weight, ignore=ignore)

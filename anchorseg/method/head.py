@@ -17,6 +17,7 @@ from anchorseg.method.losses import MaskLoss
 from anchorseg.method.options import MethodOptions
 from dataset.batch import BankPositions, Images
 from model.backbones import MaskBackbone
+from utils.filters import Box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,14 @@ class ImageTruth:
         kept: which of the image's targets; a slice where all have a pixel.
         masks: (n, H, W) boolean.
         ignore: (n, H, W) boolean pixels to be left out, or None.
+        box: outside which all masks are zero.
     """
 
     image: int
     kept: list[int] | slice
     masks: Tensor
     ignore: Tensor | None
+    box: Box
 
 
 Options = TypeVar("Options", bound=MethodOptions)

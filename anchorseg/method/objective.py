@@ -70,7 +70,13 @@ class Objective:
             # Maps of the image's size are copied only where targets without a pixel are left out.
             kept = slice(None) if len(present) == len(masks) else list(present)
             ignore = conversations.ignore[image] if self.head.options.void_pixels == "ignore" else None
-            yield ImageTruth(image=image, kept=kept, masks=masks[kept], ignore=None if ignore is None else ignore[kept])
+            yield ImageTruth(
+                image=image,
+                kept=kept,
+                masks=masks[kept],
+                ignore=None if ignore is None else ignore[kept],
+                box=conversations.boxes[image],
+            )
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class Method(MethodOptions):
         "spatial_prior",
         "inject_prior",
         "prior_range",
+        "similarity_precision",
     )
 
     num_latents: int = setting(
@@ -67,6 +68,9 @@ class Method(MethodOptions):
     mask_to_token: bool = setting(True, help="train mask-to-token consistency (Table 6)")
     prior_range: Literal["all", "valid"] = setting(
         "all", help="patches over which the prior is scaled to [0, 1]: all, or those that show the image"
+    )
+    similarity_precision: Literal["weights", "float32"] = setting(
+        "weights", help="dtype in which anchor and image tokens are compared; published: that of the weights"
     )
     token_sigma: float = setting(
         7.0, help="standard deviation of the mask-to-token target's Gaussian, in patches", above=0

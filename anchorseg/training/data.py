@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
+import torch
 from torch.utils.data import DataLoader
 
 from anchorseg.training.settings import DataSettings
@@ -143,4 +144,5 @@ def training_batches(mixture: Mixture, collator: Collator, order: ResumableBatch
         collate_fn=partial(_collate_draws, collator=collator),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )

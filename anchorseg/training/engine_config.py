@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from anchorseg.training.settings import OptimizationSettings
+from utils.distributed import world_size
 from utils.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,17 +36,18 @@ def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bo
     """
     bucket = min(trainable, 500_000_000)
     bucket += bucket % 2  # DeepSpeed aligns parts of a bucket to two elements
+    several = torch.cuda.is_available() and world_size() > 1
     zero: dict[str, Any] = {
         "stage": settings.zero_stage,
         "contiguous_gradients": True,
-        "overlap_comm": torch.cuda.is_available(),
+        "overlap_comm": several,  # with one GPU there is nothing to overlap, and a second buffer
         "reduce_scatter": True,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
     }
     if settings.offload == "optimizer":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {
+    config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.batch_size,
         "gradient_accumulation_steps": settings.grad_accumulation_steps,
         "gradient_clipping": settings.gradient_clipping,
@@ -55,6 +57,9 @@ def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bo
         "zero_allow_untested_optimizer": settings.optimizer in BITSANDBYTES,
         "zero_optimization": zero,
     }
+    if bf16:
+        config["data_types"] = {"grad_accum_dtype": settings.grad_accum_dtype}
+    return config
 
 
 def checkpoints_gradients(settings: OptimizationSettings, size: str) -> bool:

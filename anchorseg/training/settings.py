@@ -193,6 +193,13 @@ class OptimizationSettings(Settings):
     offload: Literal["none", "optimizer"] = setting(
         "none", help="what is kept and computed in main memory: nothing, or the optimizer (stage 1, 2 or 3)"
     )
+    grad_accum_dtype: Literal["bf16", "fp32"] = setting(
+        "bf16", help="with --precision bf16, dtype in which gradients of micro-batches and ranks are summed"
+    )
+    deterministic: bool = setting(
+        False, help="the same bits at every run of the same GPUs; an operation that has no such kernel stops the run"
+    )
+    tf32: bool = setting(False, help="let float32 products and convolutions on a GPU round their factors to TF32")
     gradient_checkpointing: Literal["auto", "on", "off"] = setting(
         "auto", help="recompute the language model in backward; auto: where the GPU is small for it", may_change=True
     )

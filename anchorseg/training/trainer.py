@@ -195,7 +195,7 @@ class Trainer:
         rate = learning_rate(step, peak=settings.lr, warmup=settings.warmup_steps, total=settings.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sums: defaultdict[str, list[Tensor]] = defaultdict(list)
+        sums: defaultdict[str, list[Tensor | float]] = defaultdict(list)
         records: list[str] = []
         for accumulation in range(settings.grad_accumulation_steps):
             batch, skipped = next(batches)
@@ -205,32 +205,34 @@ class Trainer:
             batch, hits = self._ready(batch)
             losses = self._micro_step(step, micro, batch)
             records += batch.records
-            for name, value in {"loss": losses.total.detach(), **losses.terms, **hits}.items():
+            values: dict[str, Tensor | float] = {"loss": losses.total.detach(), **losses.terms, **hits}
+            for name, value in values.items():
                 sums[name].append(value)
         self.skips.check(step * settings.grad_accumulation_steps * settings.batch_size)
         means, agreed = self._over_ranks(sums, wish())
         _check_gradients(step, self.engine, records)
         return {**means, "lr": rate}, agreed
 
-    def _ready(self, batch: Batch) -> tuple[Batch, dict[str, Tensor]]:
+    def _ready(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch where the model is; with a cache all its SAM features, and the share that was there."""
         batch = batch.to(self.engine.device, DTYPES[self.settings.precision])
         if self.cache is None:
             return batch, {}
         images, hits = self.cache.fill(batch.images)
-        return replace(batch, images=images), {"cache_hits": torch.tensor(hits)}
+        return replace(batch, images=images), {"cache_hits": hits}
 
     def _micro_step(self, step: int, micro: int, batch: Batch) -> Losses:
         seed_torch(self.settings.seed, "dropout", micro)
         losses = self.objective(self.engine(batch), batch)
-        _check_finite(step, losses, batch)
         self.engine.backward(losses.total)
+        # Here, for a GPU has backward to do while the host waits for the loss.
+        _check_finite(step, losses, batch)
         self.engine.step()
         return losses
 
-    def _over_ranks(self, sums: dict[str, list[Tensor]], wish: _Wish) -> tuple[dict[str, float], _Wish]:
+    def _over_ranks(self, sums: dict[str, list[Tensor | float]], wish: _Wish) -> tuple[dict[str, float], _Wish]:
         """Means over all ranks, and what one of them wishes, so that all do the same."""
-        mine = {name: [float(value) for value in values] for name, values in sums.items()}
+        mine = _on_host(sums)
         merged: defaultdict[str, list[float]] = defaultdict(list)
         parts = all_gather_objects((mine, wish))
         for part, _ in parts:
@@ -276,6 +278,15 @@ class Trainer:
                 Bar.write(f"step {step}: {name} {result.protocol} gIoU {result.giou:.4f} cIoU {result.ciou:.4f}")
         score = getattr(next(iter(results.values())), self.settings.select_by) if results else None
         return self.checkpoints.validated(progress, score)
+
+
+def _on_host(sums: dict[str, list[Tensor | float]]) -> dict[str, list[float]]:
+    """The values that are on the device, read all at once, among those that are not."""
+    on_device = [value for values in sums.values() for value in values if isinstance(value, Tensor)]
+    read = iter(torch.stack(on_device).tolist())
+    return {
+        name: [next(read) if isinstance(value, Tensor) else value for value in values] for name, values in sums.items()
+    }
 
 
 def _check_gradients(step: int, engine: DeepSpeedEngine, records: list[str]) -> None:

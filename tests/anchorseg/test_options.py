@@ -109,7 +109,7 @@ def test_a_conversation_too_long_is_counted_as_a_bad_record():
 @pytest.mark.parametrize("name", Method.INFERENCE)
 def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
     other = {"num_latents": 3, "clip_statistics": "sam", "padding_attention": "plain", "prior_range": "valid"}
-    other |= {"sam_position_precision": "weights"}
+    other |= {"sam_position_precision": "weights", "similarity_precision": "float32"}
     method = {**dataclasses.asdict(Method()), "token_to_mask": False, "mask_to_token": False, "inject_prior": False}
     model, registry = make_model(Method(**method))
     save_model(model, registry, tmp_path / "model")
@@ -120,6 +120,19 @@ def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
         build_for_training(changed)
     later = dataclasses.replace(settings, void_pixels="ignore", cycle_scale=10.0)
     assert build_for_training(later)[0].method.void_pixels == "ignore"
+
+
+def test_similarity_in_float32_tells_more_patches_apart_than_in_bf16():
+    maps = {}
+    for precision in ("weights", "float32"):
+        model, registry = make_model(Method(similarity_precision=precision))
+        batch = make_batch(model, registry, [make_sample(0)]).to("cpu", torch.bfloat16)
+        with torch.inference_mode():
+            prior = model.to(torch.bfloat16).eval()(batch).segmentation.prior
+        maps[precision] = prior.similarity
+    assert maps["weights"].dtype == torch.bfloat16 and maps["float32"].dtype == torch.float32
+    assert torch.equal(maps["float32"].bfloat16(), maps["weights"])
+    assert all(len(fine.unique()) > len(coarse.unique()) for fine, coarse in zip(*reversed(maps.values()), strict=True))
 
 
 def test_the_target_of_the_tokens_may_be_rounded_as_published():
