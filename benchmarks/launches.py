@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=["deep", "tiny", "mini", "mid"], default="deep")
-    parser.add_argument("--questions", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--questions", type=int, nargs="+", default=[1])
     arguments = parser.parse_args(argv)
     model, registry = build(arguments.size)
     rows: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -55,6 +56,8 @@ class CudaRecorder:
 class CapturedCall:
     """A function of tensors to tensors, recorded for each combination of shapes that comes more than once.
 
+    Threads may share it, if they launch on one stream.
+
     Args:
         function: of tensors, and of constants by name; its results belong to the caller.
         record: makes recordings.
@@ -65,15 +68,17 @@ class CapturedCall:
         self._function, self._record = function, record
         self._kept = Kept[Hashable, "_Captured"](keep)
         self._seen: set[Hashable] = set()
+        self._lock = Lock()
 
     def __call__(self, *inputs: Tensor, **constants: Hashable) -> tuple[Tensor, ...]:
-        """The function's results; calls must not overlap."""
+        """The function's results."""
         function = partial(self._function, **constants)
         key = (*((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs), *sorted(constants.items()))
         if key not in self._seen:  # shapes that never come again are not worth a recording
             self._seen.add(key)
             return function(*inputs)
-        return self._kept.get(key, lambda: _Captured(function, inputs, self._record))(inputs)
+        with self._lock:
+            return self._kept.get(key, lambda: _Captured(function, inputs, self._record))(inputs)
 
 
 class _Captured:

@@ -187,7 +187,7 @@ class GraphDecoder:
         counted = offsets < self._counts.unsqueeze(2)
         ids = torch.where(counted, pieces, NO_ID).flatten(1)
         places = (self._places.unsqueeze(2) + offsets).flatten(1)
-        starts = self._starts.repeat_interleave(len(offsets))
+        starts = self._starts.unsqueeze(1).expand(-1, len(offsets)).flatten()
         # Columns that do not count are read, too, and overwritten later.
         self._cache.places = places
         states = self._model.language.hidden_states(

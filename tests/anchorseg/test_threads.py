@@ -13,6 +13,7 @@ from anchorseg.inference.predictor import AnchorSegPredictor
 from model.lora import add_lora, add_token_rows
 from model.lora_settings import LoraSettings
 from tests.conftest import make_batch, make_model, make_sample
+from tests.recording import OperatorRecorder
 from tests.teaching import teach
 from utils.errors import NoImageError
 
@@ -123,6 +124,20 @@ def test_four_threads_get_the_sequential_answers_and_leave_the_model_alone(train
         assert_same(found, wanted)
     assert_untouched(model, before)
     assert attributes(model) == held
+
+
+def test_threads_share_graphs(trained, sequential):
+    model, registry = trained
+    predictor, questions = AnchorSegPredictor(model, registry), 5
+    model.capture_graphs(OperatorRecorder)
+    try:
+        one_by_one = [[opening(predictor)(image, query) for query in QUERIES[:questions]] for image in IMAGES]
+        for found, wanted in zip(in_threads([opening(predictor)] * THREADS, questions), one_by_one, strict=True):
+            assert_same(found, wanted)
+    finally:
+        model.captured = None
+    for found, wanted in zip(one_by_one, sequential, strict=True):
+        assert [answer.text for answer in found] == [answer.text for answer in wanted[:questions]]
 
 
 def test_threads_may_ask_one_session(trained, sequential):
