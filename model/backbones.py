@@ -159,6 +159,9 @@ class MaskBackbone(Protocol):
             maps: for each image the token-to-mask maps (n, H, W) of its targets in [0, 1], or None for no prior.
         """
 
+    def point_prompts(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Queries (n, P', C) for points (n, P, 2), x and y in pixels of the view, labelled 1, 0 or -1 for neither."""
+
     def __call__(self, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Mask logits (N, m, M, M) and IoU estimates (N, m) for query banks (N, L, C); the first of m is taken."""
 

@@ -199,6 +199,20 @@ class SamBackbone(nn.Module):
         embedding = self.prompt_encoder.no_mask_embed(index).reshape(1, -1, 1, 1)
         return embedding.expand(count, -1, self.sizes.grid, self.sizes.grid)
 
+    def point_prompts(self, points: Tensor, labels: Tensor) -> Tensor:
+        """SAM's prompts (n, P + 1, C) for points (n, P, 2); as without a box, one that is no point comes last."""
+        encoder = self.prompt_encoder
+        weight = encoder.pe_layer.positional_encoding_gaussian_matrix
+        matrix = weight.float() if self.positions == "float32" else weight
+        places = self._encode_places(2 * (points.to(matrix.dtype) + 0.5) / self.sizes.image_size - 1, matrix)
+        # Called and not read, as in `no_prior_features`.
+        index = labels.new_zeros(1)
+        negative, positive = (table(index) for table in encoder.point_embeddings[:2])
+        neither = encoder.not_a_point_embed(index)
+        is_point, is_positive = (labels >= 0).unsqueeze(2), (labels == 1).unsqueeze(2)
+        prompts = torch.where(is_point, places.to(weight.dtype) + torch.where(is_positive, positive, negative), neither)
+        return torch.cat([prompts, neither.expand(len(points), 1, -1)], dim=1)
+
     def position_encoding(self) -> Tensor:
         """SAM's encoding of the grid's positions, (1, C, G, G), in the type that was chosen."""
         return self._grid_encoding.get(
@@ -210,8 +224,13 @@ class SamBackbone(nn.Module):
         centres = (torch.arange(self.sizes.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.sizes.grid
         centres = 2 * centres - 1
         columns_and_rows = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
-        angles = 2 * math.pi * (columns_and_rows @ matrix)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).permute(2, 0, 1).unsqueeze(0)
+        return self._encode_places(columns_and_rows, matrix).permute(2, 0, 1).unsqueeze(0)
+
+    @staticmethod
+    def _encode_places(places: Tensor, matrix: Tensor) -> Tensor:
+        """SAM's encoding (..., C) of places (..., 2), x and y in [-1, 1]."""
+        angles = 2 * math.pi * (places @ matrix)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def forward(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
         """Decode masks from conditioned features and the query bank (paper, Eq. 8).

@@ -24,6 +24,7 @@ PARTS = {
     "mask backbone": ("--mask_model", "conv"),
     "both": ("--head", "mean", "--num_latents", "1", "--mask_model", "conv"),
     "lisa": ("--head", "lisa", "--num_latents", "0"),
+    "read": ("--head", "read", "--num_latents", "0"),
 }
 
 

@@ -173,7 +173,27 @@ def decode(
         images: their frames and sizes.
         prior: that the features were conditioned on, for the result.
     """
-    low_resolution, iou = masks(features, queries)
+    return at_image_size(masks, *masks(features, queries), targets, images, prior)
+
+
+def at_image_size(
+    masks: MaskBackbone,
+    low_resolution: Tensor,
+    iou: Tensor,
+    targets: BankPositions,
+    images: Images,
+    prior: Prior | None = None,
+) -> Segmentation:
+    """The first masks of (N, m, M, M) logits and (N, m) quality estimates, brought to their images' sizes.
+
+    Args:
+        masks: the backbone that decoded them.
+        low_resolution: mask logits.
+        iou: quality estimates.
+        targets: of the N targets.
+        images: their frames and sizes.
+        prior: for the result.
+    """
     at_size = tuple(
         masks.to_image(of_image, frame, size)
         for of_image, frame, size in zip(

@@ -107,6 +107,38 @@ class LisaOptions(MethodOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadOptions(LisaOptions):
+    """READ: the similarity of `<SEG>` and image tokens prompts the decoder as points."""
+
+    INFERENCE: ClassVar[tuple[str, ...]] = (
+        *MethodOptions.INFERENCE,
+        "points",
+        "point_divisor",
+        "point_positive",
+        "point_negative",
+        "point_places",
+    )
+
+    points: int = setting(30, help="most points of a target", minimum=1)
+    point_divisor: int = setting(
+        2, help="the grid of image tokens is divided by so much for choosing points", minimum=1
+    )
+    point_positive: float = setting(0.8, help="similarity, scaled to [0, 1], from which a cell is a positive point")
+    point_negative: float = setting(0.2, help="similarity up to which a cell is a negative point")
+    point_places: Literal["pixels", "grid"] = setting(
+        "pixels", help="where points lie: expected pixels, as in READ's own code, or cells, as in AnchorSeg's"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.point_negative < self.point_positive <= 1:
+            raise ValueError(
+                f"point_negative is {self.point_negative} and point_positive {self.point_positive}; they must be in "
+                "[0, 1], the first below the second"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weights of the terms; the defaults are the paper's Table 10 (the published 7B ReasonSeg run used dice 2)."""
 

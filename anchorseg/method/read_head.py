@@ -1,0 +1,106 @@
+"""READ's head: where `<SEG>` resembles the image, points prompt the mask decoder beside it.
+
+The view is padded here, where READ's own code crops the centre of the image: points come from the whole image.
+
+Letters: N targets, n targets of an image, P points, D language width, C prompt width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anchorseg.method.head import Head, ImageContext, Prior, Segmentation, at_image_size
+from anchorseg.method.options import ReadOptions
+from anchorseg.method.points import Cells, Points, points_on_grid, points_on_pixels, shrink, valid_cells
+from anchorseg.method.query_bank import QueryBankProjector, gather_states
+from anchorseg.method.spatial_prior import min_max, similarity
+from dataset.batch import BankPositions
+from model.backbones import MaskBackbone
+from utils import geometry
+from utils.geometry import Frame, Size
+
+
+class ReadHead(Head[ReadOptions]):
+    """LISA's head with points; its weights are LISA's."""
+
+    def __init__(self, options: ReadOptions, width: int, prompt_width: int) -> None:
+        super().__init__(options, width, prompt_width)
+        self.query = QueryBankProjector(width, prompt_width, num_latents=0, contextual=False)
+        self.modules = {"query_bank": self.query}
+
+    def segment(
+        self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
+    ) -> Segmentation:
+        """See `Head`; images are decoded one by one, for they may have different numbers of points."""
+        images = context.images
+        bank = self.query(*gather_states(hidden, targets))
+        prior = self._prior(bank.anchors, targets, context)
+        features = masks.condition(context.mask_features[context.row_images[targets.rows]], None)
+        decoded = []
+        for image, (scores, maps, queries, of_image) in enumerate(
+            zip(
+                prior.similarity.split(targets.counts),
+                prior.maps,
+                bank.queries.split(targets.counts),
+                features.split(targets.counts),
+                strict=True,
+            )
+        ):
+            if len(queries) == 0:
+                continue
+            size, frame = images.sizes[image], images.mask_frames[image]
+            points = self.points(scores, maps, images.language_frames[image], size)
+            in_view = points.coordinates * points.coordinates.new_tensor(
+                [frame.content[1] / size[1], frame.content[0] / size[0]]
+            )
+            prompts = masks.point_prompts(in_view, points.labels).to(queries.dtype)
+            decoded.append(masks(of_image, torch.cat([prompts, queries], dim=1)))
+        low_resolution, iou = (torch.cat(parts) for parts in zip(*decoded, strict=True))
+        return at_image_size(masks, low_resolution, iou, targets, images, prior)
+
+    def points(self, scores: Tensor, maps: Tensor, frame: Frame, size: Size) -> Points:
+        """Points of one image's targets.
+
+        Args:
+            scores: (n, P) similarity of image tokens.
+            maps: (n, H, W) similarity of pixels in [0, 1].
+            frame: of the view that the tokens come from.
+            size: (H, W).
+        """
+        options = self.options
+        grid = shrink(scores.float().unflatten(1, frame.grid), options.point_divisor)
+        rows, columns = valid_cells(size, grid.shape[1])
+        limits = {"positive": options.point_positive, "negative": options.point_negative}
+        if options.point_places == "grid":
+            return points_on_grid(_scaled(grid)[:, :rows, :columns], size, options.points, **limits)
+        cells = Cells(_scaled(grid[:, :rows, :columns]), (0, 0), (rows, columns))
+        return points_on_pixels(cells, maps, options.points, **limits)
+
+    def _prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
+        images = context.images
+        scores = similarity(anchors, context.image_states[targets.rows])
+        responses = min_max(scores, images.patch_valid[context.row_images[targets.rows]])
+        maps = tuple(
+            geometry.tokens_to_map(of_image.float(), frame, size)
+            for of_image, frame, size in zip(
+                responses.split(targets.counts), images.language_frames, images.sizes, strict=True
+            )
+        )
+        return Prior(similarity=scores, responses=responses, maps=maps)
+
+    def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
+        """See `Head`."""
+        scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
+        return Prior(similarity=scores, responses=scores, maps=maps)
+
+    def trained(self) -> dict[str, list[torch.nn.Parameter]]:
+        """See `Head`."""
+        return {
+            "query projections": list(self.query.anchor_projection.parameters()),
+            "query positions": [self.query.positions],
+        }
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    return min_max(maps.flatten(1)).view_as(maps)

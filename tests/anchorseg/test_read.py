@@ -1,0 +1,107 @@
+"""READ's head: points that are segment-anything's own prompts, images by themselves or in a batch, and it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, ReadOptions
+from anchorseg.method.tokens import TokenRegistry
+from anchorseg.weights.presets import preset_config
+from dataset.sample import Sample
+from model.backbones import mask_backbone
+from tests.conftest import make_batch, make_registry, make_sample
+from tests.recording import OperatorRecorder
+from utils.seeding import seed_torch
+
+
+def make_model(**options: object) -> tuple[AnchorSegModel, TokenRegistry]:
+    registry = make_registry(0)
+    seed_torch(0)
+    config = preset_config("tiny", ReadOptions(**options), registry, head="read")
+    return AnchorSegModel(config), registry
+
+
+def two_scenes() -> list[Sample]:
+    return [make_sample(0, conversations=1), make_sample(1, (90, 50), conversations=1)]
+
+
+@pytest.mark.parametrize("positions", ["float32", "weights"])
+def test_points_are_prompts_of_segment_anything(positions):
+    seed_torch(0)
+    backbone = mask_backbone("sam")
+    sam = backbone(backbone.preset("tiny"), positions)
+    points, labels = torch.rand(3, 7, 2) * sam.sizes.image_size, torch.randint(-1, 2, (3, 7))
+    wanted, _ = sam.prompt_encoder(points=(points, labels), boxes=None, masks=None)
+    torch.testing.assert_close(sam.point_prompts(points, labels), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("places", ["pixels", "grid"])
+def test_a_batch_gives_what_each_image_gives(places):
+    model, registry = make_model(points=40, point_places=places)
+    with torch.inference_mode():
+        together = model.eval()(make_batch(model, registry, two_scenes())).segmentation
+        for number, sample in enumerate(two_scenes()):
+            alone = model(make_batch(model, registry, [sample])).segmentation
+            torch.testing.assert_close(together.low_resolution[number], alone.low_resolution[0], rtol=1e-4, atol=1e-5)
+    assert together.prior is not None and [len(maps) for maps in together.prior.maps] == [1, 1]
+
+
+def test_points_have_a_part_in_the_mask_and_in_the_gradient():
+    model, registry = make_model()
+    batch = make_batch(model, registry, two_scenes())
+    masks = model(batch).segmentation.low_resolution
+    masks.sum().backward()
+    assert all(
+        float(table.weight.grad.abs().sum()) > 0
+        for table in (*model.sam.prompt_encoder.point_embeddings[:2], model.sam.prompt_encoder.not_a_point_embed)
+    )
+    model.method = dataclasses.replace(model.method, points=1)
+    assert not torch.allclose(model(batch).segmentation.low_resolution, masks)
+
+
+def test_a_question_without_a_target_has_no_points():
+    model, registry = make_model()
+    empty = dataclasses.replace(make_sample(0, conversations=1), conversations=make_sample(0).conversations[:1])
+    batch = make_batch(model, registry, [empty])
+    nothing = dataclasses.replace(
+        batch.conversations.targets,
+        rows=batch.conversations.targets.rows[:0],
+        columns=batch.conversations.targets.columns[:0],
+        counts=(0,),
+    )
+    conversations = dataclasses.replace(batch.conversations, targets=nothing)
+    with torch.inference_mode():
+        found = model.eval()(dataclasses.replace(batch, conversations=conversations)).segmentation
+    assert found.counts == (0,) and found.prior is not None and len(found.low_resolution) == 0
+
+
+def test_it_learns_two_scenes_by_heart():
+    model, registry = make_model()
+    batch = make_batch(model, registry, two_scenes())
+    objective = Objective(LossWeights(), model.head)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        objective(model(batch), batch).total.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        model.eval().capture_graphs(OperatorRecorder)
+        for _ in range(3):  # eagerly, recorded, played
+            found = model(batch).segmentation.masks
+            for mask, truth in zip(found, batch.conversations.masks, strict=True):
+                intersection, union = (mask > 0) & truth, (mask > 0) | truth
+                assert intersection.sum() / union.sum() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("point_positive", 0.1), ("point_negative", -0.1), ("point_positive", 1.5), ("points", 0)]
+)
+def test_limits_that_make_no_sense_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        partial(ReadOptions, **{name: value})()
