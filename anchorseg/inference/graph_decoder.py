@@ -1,9 +1,8 @@
 """Greedy decoding that the host never steps in: tensors of fixed size, steps of fixed width, ids chosen on the device.
 
 A step reads up to a whole bank of each question. Which ids it reads the step before has chosen on the device, and the
-host looks at the end of answers one step late. Each question has a stretch of columns of its own behind the prefix,
-so that columns are in reading order. Equal to
-`generation.answer_questions` without graphs.
+host looks for the end of answers one step late. Each question has a stretch of columns of its own behind the prefix, so
+that columns are in reading order. Equal to `generation.answer_questions` without graphs.
 
 Letters: B images, M questions of an image, T positions of the prefix, S columns, L width of a step, W width of a bank,
 D language width.
@@ -58,8 +57,8 @@ class DecoderSizes:
 
     @property
     def columns(self) -> int:
-        """S."""
-        return self.prefix + self.questions * self.stretch
+        """S, which attention kernels like to be even."""
+        return _rounded(self.prefix + self.questions * self.stretch)
 
 
 def answer_with_graphs(
@@ -229,7 +228,8 @@ class GraphDecoder:
     ) -> Generated:
         sizes = self._sizes
         ids = self._ids.cpu()
-        stretches = ids[:, sizes.prefix :].unflatten(1, (sizes.questions, sizes.stretch))
+        behind_prefix = ids[:, sizes.prefix : sizes.prefix + sizes.questions * sizes.stretch]
+        stretches = behind_prefix.unflatten(1, (sizes.questions, sizes.stretch))
         written = []
         for (row, slot), question in zip(slots, questions, strict=True):
             behind = stretches[row, slot, len(question) :]
