@@ -42,6 +42,11 @@ class MethodOptions(Settings):
         """Queries of one target, K + 1."""
         return self.num_latents + 1
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Groups of parameters, by their names in `trainable_groups`, that are zero and do not train."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(MethodOptions):
@@ -100,6 +105,17 @@ class Method(MethodOptions):
 class LisaOptions(MethodOptions):
     """The single-token baseline."""
 
+    INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "position_tables")
+
+    position_tables: bool = setting(
+        True, help="add AnchorSeg's tables of positions to the query and to SAM's mask tokens; LISA and READ: off"
+    )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """See `MethodOptions`."""
+        return () if self.position_tables else ("query positions", "mask-token table")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_latents:
@@ -111,7 +127,7 @@ class ReadOptions(LisaOptions):
     """READ: the similarity of `<SEG>` and image tokens prompts the decoder as points."""
 
     INFERENCE: ClassVar[tuple[str, ...]] = (
-        *MethodOptions.INFERENCE,
+        *LisaOptions.INFERENCE,
         "points",
         "point_divisor",
         "point_positive",

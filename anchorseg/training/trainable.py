@@ -22,6 +22,18 @@ def _lora_parameters(model: AnchorSegModel) -> list[nn.Parameter]:
 
 def trainable_groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
     """Parameters that the paper trains, by name of the group; where rows of the tables are apart, these alone."""
+    return {name: group for name, group in _groups(model).items() if name not in model.method.left_out}
+
+
+def leave_out(model: AnchorSegModel) -> None:
+    """Make zero, and freeze, what the method's options leave out."""
+    groups = _groups(model)
+    for name in model.method.left_out:
+        for parameter in groups[name]:
+            parameter.requires_grad_(False).zero_()
+
+
+def _groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
     language = model.get_submodule(model.language.saved_as)
     return {
         "embeddings and head": [
@@ -36,11 +48,12 @@ def trainable_groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
 
 
 def set_trainable(model: AnchorSegModel, scope: Literal["paper", "all"]) -> None:
-    """Freeze everything but the paper's groups, or nothing (a model trained from scratch)."""
+    """Freeze everything but the paper's groups, or nothing (a model trained from scratch), and `leave_out`."""
     model.requires_grad_(scope == "all")
     for parameters in trainable_groups(model).values():
         for parameter in parameters:
             parameter.requires_grad_(True)
+    leave_out(model)
 
 
 def describe_trainable(model: AnchorSegModel) -> str:

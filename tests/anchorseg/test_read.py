@@ -12,6 +12,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import LossWeights, ReadOptions
 from anchorseg.method.tokens import TokenRegistry
+from anchorseg.training.trainable import set_trainable, trainable_groups
 from anchorseg.weights.presets import preset_config
 from dataset.sample import Sample
 from model.backbones import mask_backbone
@@ -79,6 +80,22 @@ def test_a_question_without_a_target_has_no_points():
     with torch.inference_mode():
         found = model.eval()(dataclasses.replace(batch, conversations=conversations)).segmentation
     assert found.counts == (0,) and found.prior is not None and len(found.low_resolution) == 0
+
+
+@pytest.mark.parametrize("scope", ["paper", "all"])
+def test_tables_that_are_left_out_are_zero_and_stay_so(scope):
+    model, registry = make_model(position_tables=False)
+    tables = (model.sam.mask_token_positions, model.head.query.positions)
+    assert all(table.any() for table in tables)
+    set_trainable(model, scope)
+    assert not any(table.any() or table.requires_grad for table in tables)
+    assert not {"query positions", "mask-token table"} & set(trainable_groups(model))
+    with_tables, _ = make_model()
+    set_trainable(with_tables, scope)
+    assert {"query positions", "mask-token table"} <= set(trainable_groups(with_tables))
+    batch = make_batch(model, registry, two_scenes())
+    model(batch).segmentation.low_resolution.sum().backward()
+    assert all(table.grad is None for table in tables)
 
 
 def test_it_learns_two_scenes_by_heart():
