@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LLAMA_PIECES = 32_000
-PAPER = {"7b": "306.29 M of 7.77 B (3.94 %)"}
+PAPER = {("7b", "anchorseg"): "306.29 M of 7.77 B (3.94 %)", ("7b", "lisa"): "288.25 M of 7.71 B (3.74 %)"}
 
 
 def meta_model(settings: ModelSettings) -> AnchorSegModel:
@@ -34,7 +34,14 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
 
     strings = TokenStrings.for_bank(settings.num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
-    config = preset_config(settings.size, settings.method(), registry)
+    config = preset_config(
+        settings.size,
+        settings.method(),
+        registry,
+        head=settings.head,
+        language_model=settings.language_model,
+        mask_model=settings.mask_model,
+    )
     if settings.size not in SMALL:
         config.language_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
     with torch.device("meta"):
@@ -58,15 +65,15 @@ def table(settings: ModelSettings) -> str:
     groups = {name: sum(p.numel() for p in parameters) for name, parameters in trainable_groups(model).items()}
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
-    gate, projector = unused_in_published(model)
     rows = [*groups.items(), ("trained here", trained), ("all parameters here", total)]
     lines = [f"{name:<44}{count:>16,}" for name, count in rows]
-    for name, first, second in (
-        ("here", trained, total),
-        ("with the published layer gate and projector", trained + gate, total + gate + projector),
-    ):
+    sums = [("here", trained, total)]
+    if settings.head == "anchorseg":
+        gate, projector = unused_in_published(model)
+        sums.append(("with the published layer gate and projector", trained + gate, total + gate + projector))
+    for name, first, second in sums:
         lines.append(f"{name:<44}{first / 1e6:>10.2f} M of {second / 1e9:.3f} B ({first / second:.2%})")
-    lines.append(f"{'paper, Table 7':<44}    {PAPER.get(settings.size, 'not given')}")
+    lines.append(f"{'paper, Table 7':<44}    {PAPER.get((settings.size, settings.head), 'not given')}")
     return "\n".join(lines)
 
 

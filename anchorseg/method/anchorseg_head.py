@@ -93,9 +93,4 @@ class AnchorSegHead(Head[Method]):
 
     def trained(self) -> dict[str, list[nn.Parameter]]:
         """See `Head`."""
-        bank = self.query_bank
-        projections = [part for part in (bank.anchor_projection, bank.contextual_projection) if part is not None]
-        return {
-            "query projections": [parameter for part in projections for parameter in part.parameters()],
-            "query positions": [bank.positions],
-        }
+        return self.query_bank.groups()

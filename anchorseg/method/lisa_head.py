@@ -5,7 +5,7 @@ Letters: N targets, D language width, C prompt width.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from anchorseg.method.head import Head, ImageContext, Segmentation, decode
 from anchorseg.method.options import LisaOptions
@@ -29,3 +29,7 @@ class LisaHead(Head[LisaOptions]):
         queries = self.query(*gather_states(hidden, targets)).queries
         features = masks.condition(context.mask_features[context.row_images[targets.rows]], None)
         return decode(masks, features, queries, targets, context.images)
+
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """See `Head`."""
+        return self.query.groups()

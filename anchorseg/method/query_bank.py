@@ -83,6 +83,14 @@ class QueryBankProjector(nn.Module):
         self.contextual_projection = _projection(width, prompt_width) if contextual and num_latents else None
         self.positions = nn.Parameter(torch.randn(num_latents + 1, prompt_width) * prompt_width**-0.5)
 
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters, by name of the group."""
+        projections = [part for part in (self.anchor_projection, self.contextual_projection) if part is not None]
+        return {
+            "query projections": [parameter for part in projections for parameter in part.parameters()],
+            "query positions": [self.positions],
+        }
+
     def forward(self, contextual: Tensor, anchors: Tensor) -> QueryBank:
         """Project contextual (N, K, D) and anchor (N, D) states to the ordered bank."""
         queries = self.anchor_projection(anchors).unsqueeze(1)

@@ -8,7 +8,7 @@ Letters: N targets, n targets of an image, P points, D language width, C prompt 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anchorseg.method.head import Head, ImageContext, Prior, Segmentation, at_image_size
 from anchorseg.method.options import ReadOptions
@@ -94,12 +94,9 @@ class ReadHead(Head[ReadOptions]):
         scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
         return Prior(similarity=scores, responses=scores, maps=maps)
 
-    def trained(self) -> dict[str, list[torch.nn.Parameter]]:
+    def trained(self) -> dict[str, list[nn.Parameter]]:
         """See `Head`."""
-        return {
-            "query projections": list(self.query.anchor_projection.parameters()),
-            "query positions": [self.query.positions],
-        }
+        return self.query.groups()
 
 
 def _scaled(maps: Tensor) -> Tensor:
