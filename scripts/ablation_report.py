@@ -48,7 +48,11 @@ ROWS = (
     Row("exp_4", "Table 5, Exp. 4: no contextual queries", (*_PAPER, "--no_contextual_queries"), (67.5, 74.0)),
     Row("token_to_mask", "Table 6: token-to-mask alone", (*_PAPER, "--no_mask_to_token"), (67.4, 73.8)),
     Row("mask_to_token", "Table 6: mask-to-token alone", (*_PAPER, "--no_token_to_mask"), (64.4, 68.2)),
-    Row("lisa", "LISA: one token, no prior", ("--head", "lisa", "--num_latents", "0")),
+    Row("lisa", "LISA: one token, no prior", ("--head", "lisa", "--num_latents", "0"), (61.3, 62.9)),
+    Row(
+        "read", "READ: points beside one token",
+        ("--head", "read", "--num_latents", "0", "--no_position_tables", "--point_divisor", "1"), (59.8, 67.6),
+    ),
     Row("improved", "improved: scaled cycles, area target", ("--prior_range", "valid", "--void_pixels", "ignore")),
 )  # fmt: skip
 

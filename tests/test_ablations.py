@@ -33,7 +33,7 @@ def test_the_table_compares_runs_of_the_same_seeds(tmp_path):
     )
     assert lisa["difference"] == pytest.approx(-0.1) and lisa["difference_interval"] == pytest.approx((-0.1, -0.1))
     assert bank["seeds"] == [1] and bank["giou_interval"] is None and bank["difference"] == pytest.approx(-0.02)
-    assert "| LISA: one token, no prior | 3 | 42.0 ± 5.0 | 50.0 ± 0.0 | -10.0 [-10.0, -10.0] |  |  |" in text
+    assert "| LISA: one token, no prior | 3 | 42.0 ± 5.0 | 50.0 ± 0.0 | -10.0 [-10.0, -10.0] | 61.3 | 62.9 |" in text
     assert text.splitlines()[2].endswith("| 68.3 | 75.9 |")
     assert (tmp_path / "table.md").read_text() == text + "\n" and (tmp_path / "ablations.png").stat().st_size > 2000
 
