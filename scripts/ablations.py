@@ -1,8 +1,9 @@
 """The paper's ablations in miniature: `python -m scripts.ablations FOLDER` trains, evaluates and compares them all.
 
-Every row of Tables 4, 5 and 6, LISA's and READ's heads and the mended objective is trained from the two small foundation models
-on drawn scenes, with several seeds; runs of one seed share the data's order and the initial weights. A run that is
-finished is not repeated, and one that was stopped goes on. Written are table.md, ablations.png and summary.json.
+Every row of Tables 4, 5 and 6, the heads of LISA and READ, and the mended objective is trained from the two small
+foundation models on drawn scenes, with several seeds; runs of one seed share the data's order and the initial weights.
+A run that is finished is not repeated, and one that was stopped goes on. Written are table.md, ablations.png and
+summary.json.
 """
 
 from __future__ import annotations
