@@ -214,6 +214,11 @@ class OptimizationSettings(Settings):
                 f"--offload optimizer has an AdamW of its own and does not go with --optimizer {self.optimizer}; "
                 "use one of the two"
             )
+        if self.grad_accum_dtype == "fp32" and self.zero_stage == 1 and self.offload == "none":
+            raise ValueError(
+                "--grad_accum_dtype fp32 with --zero_stage 1 takes another optimizer of DeepSpeed's, with which "
+                "resuming and merging were not tried; use --zero_stage 2"
+            )
 
     @property
     def total_steps(self) -> int:

@@ -31,6 +31,11 @@ def test_gradients_are_summed_in_the_type_that_was_chosen():
     assert "data_types" not in deepspeed_config(OptimizationSettings(), 10, bf16=False)
 
 
+def test_stage_1_has_no_float32_sums():
+    with pytest.raises(ValueError, match="use --zero_stage 2"):
+        OptimizationSettings(grad_accum_dtype="fp32", zero_stage=1)
+
+
 def test_one_process_has_nothing_to_overlap():
     assert deepspeed_config(OptimizationSettings(), 10)["zero_optimization"]["overlap_comm"] is False
 
