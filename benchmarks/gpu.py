@@ -57,7 +57,7 @@ def kernels_and_waits(call: Callable[[], object], device: str) -> dict[str, int 
         call()
         torch.cuda.synchronize()
     events = profiled.events() or []
-    launches = sum(event.name in {"cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch"} for event in events)
+    launches = sum(event.name.startswith(("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")) for event in events)
     kernels = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in events)
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:

@@ -1,10 +1,13 @@
 """The quick start's page: well-formed, escaped, every picture there, every figure shown."""
 
 import json
+import multiprocessing
+import time
 from html.parser import HTMLParser
 
 import numpy as np
 
+from scripts.quickstart import memory_in_use
 from scripts.quickstart_page import write_page
 from utils.pictures import save_picture
 
@@ -52,3 +55,18 @@ def test_a_page_shows_figures_curves_and_pictures(tmp_path):
     assert reader.pictures == ["first/all.png", "pictures/ReasonSeg_test/forced/0000_0_a.png"]
     assert all((tmp_path / picture).is_file() for picture in reader.pictures)
     assert reader.lines == 4 * 5 + len(names) + 1  # rules and curves
+
+
+def test_memory_that_processes_share_counts_once():
+    before = memory_in_use()
+    block = b"x" * 200_000_000
+    held = memory_in_use() - before
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=time.sleep, args=(30,), daemon=True)
+    child.start()
+    try:
+        together = memory_in_use() - before
+    finally:
+        child.kill()
+        child.join()
+    assert len(block) * 0.9 < held < together < held + len(block) / 2
