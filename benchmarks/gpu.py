@@ -12,7 +12,7 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,6 @@ from benchmarks.workload import SIZE_NAMES, Rows, build, samples
 from utils.cuda_graphs import CapturedCall, CudaRecorder
 from utils.numerics import choose_numerics, prepare_determinism
 
-QUESTIONS = (1, 10)
 IMAGES, CONVERSATIONS = 2, 3
 PARTS = ("answers", "encoder", "train")
 
@@ -119,14 +118,16 @@ def deterministic_cost(steps: Steps, device: str, repeats: int) -> dict[str, Any
 
 
 @torch.inference_mode()
-def answers(size: str, device: str, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
+def answers(
+    size: str, device: str, dtype: torch.dtype, repeats: int, counts: Sequence[int] = (1, 10)
+) -> dict[str, Any]:
     """Questions about one image, read or written."""
     began = time.perf_counter()
     model, registry = build(size, dtype=dtype, device=device, trains=False)
     model.eval()
     print(f"\nthe model is there after {time.perf_counter() - began:.1f} s")
     found: dict[str, Any] = {}
-    for questions in QUESTIONS:
+    for questions in counts:
         asked = Answers(model, registry, 1, questions)
         for protocol, costs in asked.costs(repeats).items():
             rates = {way: f"{questions / cost.seconds:.1f} answers a second" for way, cost in costs.items()}
@@ -181,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also compile SAM's encoder, two minutes more")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 10], help="about one image")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args(argv)
     size, device, repeats = arguments.size, arguments.device, arguments.repeats
@@ -190,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     peak = matmul_peak(device, dtype)
     found: dict[str, Any] = {"size": size, "card": card(device, peak)}
     if "answers" in arguments.parts:
-        found["answers"] = answers(size, device, dtype, repeats)
+        found["answers"] = answers(size, device, dtype, repeats, arguments.questions)
     if "encoder" in arguments.parts:
         found["encoder"] = encoder(size, device, dtype, repeats, compiles=arguments.compile)
     if "train" in arguments.parts:

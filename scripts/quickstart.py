@@ -145,6 +145,8 @@ def make(root: Path) -> dict[str, float]:
         str(root / "first"),
     )  # fmt: skip
     call("draw scenes", python, "-m", "scripts.make_scenes", str(data), *counts, "--seed", str(SCENE_SEED))
+    # DeepSpeed compiles its communication on CPUs at the first start, two files of 1.6 GB each if at once.
+    os.environ.setdefault("MAX_JOBS", "1")
     train_seconds = call(
         "train", "deepspeed", "--num_accelerators", "1", "train_ds.py", "--preset", "tiny", "--version", "tiny-llava",
         "--vision_pretrained", "tiny-sam", "--cache_features", str(root / "features"), "--dataset_dir", str(data),

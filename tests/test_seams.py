@@ -23,7 +23,6 @@ PARTS = {
     "head": ("--head", "mean", "--num_latents", "1", "--temperature", "2"),
     "mask backbone": ("--mask_model", "conv"),
     "both": ("--head", "mean", "--num_latents", "1", "--mask_model", "conv"),
-    "lisa": ("--head", "lisa", "--num_latents", "0"),
     "read": ("--head", "read", "--num_latents", "0"),
 }
 

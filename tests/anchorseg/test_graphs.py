@@ -79,7 +79,7 @@ def test_answers_of_all_lengths_and_kinds(name, device):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("limit", [1, 2, 7, 8, 9, 12, 33])
+@pytest.mark.parametrize("limit", [1, 7, 8, 9, 33])
 def test_limits(limit, device):
     model, registry = willing(Method())
     model.to(device)
@@ -91,7 +91,7 @@ def test_limits(limit, device):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("latents", [0, 2, 7])
+@pytest.mark.parametrize("latents", [0, 2])
 def test_given_answers(latents, device):
     model, registry = willing(Method(num_latents=latents))
     model.to(device)
