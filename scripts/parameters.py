@@ -28,20 +28,12 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
 
     from anchorseg.method.modeling import AnchorSegModel
     from anchorseg.method.tokens import TokenRegistry, TokenStrings
-    from anchorseg.training.build import choose_trainable
+    from anchorseg.training.build import choose_trainable, config_of
     from anchorseg.weights.folder import tiny_tokenizer_model
-    from anchorseg.weights.presets import preset_config
 
     strings = TokenStrings.for_bank(settings.num_latents)
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
-    config = preset_config(
-        settings.size,
-        settings.method(),
-        registry,
-        head=settings.head,
-        language_model=settings.language_model,
-        mask_model=settings.mask_model,
-    )
+    config = config_of(settings, registry)
     if settings.size not in SMALL:
         config.language_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
     with torch.device("meta"):

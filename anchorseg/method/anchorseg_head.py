@@ -8,14 +8,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from anchorseg.method import cycle
-from anchorseg.method.head import Head, ImageContext, ImageTruth, Prior, Segmentation, decode
+from anchorseg.method.head import (
+    Head,
+    ImageContext,
+    ImageTruth,
+    Prior,
+    Segmentation,
+    decode,
+    ground,
+    prior_of_nothing,
+)
 from anchorseg.method.losses import MaskLoss
 from anchorseg.method.options import Method
 from anchorseg.method.query_bank import QueryBank, QueryBankProjector, gather_states
-from anchorseg.method.spatial_prior import min_max, similarity
 from dataset.batch import BankPositions, Images
 from model.backbones import MaskBackbone
-from utils import geometry
 
 
 class AnchorSegHead(Head[Method]):
@@ -40,27 +47,18 @@ class AnchorSegHead(Head[Method]):
 
     def spatial_prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
         """Ground the anchors (N, D) of targets in their images' token states (paper, Eq. 6 and 7)."""
-        images = context.images
-        states = context.image_states[targets.rows]
-        if self.options.similarity_precision == "float32":
-            anchors, states = anchors.float(), states.float()
-        scores = similarity(anchors, states)
-        valid = images.patch_valid[context.row_images[targets.rows]] if self.options.prior_range == "valid" else None
-        responses = min_max(scores, valid)
-        maps = tuple(
-            geometry.tokens_to_map(of_image.float(), frame, size)
-            for of_image, frame, size in zip(
-                responses.split(targets.counts), images.language_frames, images.sizes, strict=True
-            )
+        options = self.options
+        return ground(
+            anchors,
+            targets,
+            context,
+            valid_only=options.prior_range == "valid",
+            float32=options.similarity_precision == "float32",
         )
-        return Prior(similarity=scores, responses=responses, maps=maps)
 
     def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
         """See `Head`."""
-        if not self.options.spatial_prior:
-            return None
-        scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
-        return Prior(similarity=scores, responses=scores, maps=maps)
+        return prior_of_nothing(context, maps) if self.options.spatial_prior else None
 
     def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
         """Token-Mask Cycle Consistency, `t2m` and `m2t` (paper, Eq. 9 to 11)."""

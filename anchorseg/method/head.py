@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from anchorseg.method.losses import MaskLoss
 from anchorseg.method.options import MethodOptions
+from anchorseg.method.spatial_prior import min_max, similarity
 from dataset.batch import BankPositions, Images
 from model.backbones import MaskBackbone
 from utils.filters import Box
+from utils.geometry import tokens_to_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,38 @@ class Head(ABC, Generic[Options]):
         for name, module in self.modules.items():
             for own, drawn in zip(module.parameters(), fresh.modules[name].parameters(), strict=True):
                 own.data = drawn.data.to(dtype)
+
+
+def ground(
+    anchors: Tensor, targets: BankPositions, context: ImageContext, *, valid_only: bool, float32: bool = False
+) -> Prior:
+    """The prior of anchors (N, D): their similarity to their images' token states (paper, Eq. 6 and 7).
+
+    Args:
+        anchors: of the N targets.
+        targets: their rows, and how many each image has.
+        context: the images.
+        valid_only: scale responses over the patches that show the image; those of padding become 0.
+        float32: compare in float32, whatever the type of the states.
+    """
+    images, states = context.images, context.image_states[targets.rows]
+    if float32:
+        anchors, states = anchors.float(), states.float()
+    scores = similarity(anchors, states)
+    responses = min_max(scores, images.patch_valid[context.row_images[targets.rows]] if valid_only else None)
+    maps = tuple(
+        tokens_to_map(of_image.float(), frame, size)
+        for of_image, frame, size in zip(
+            responses.split(targets.counts), images.language_frames, images.sizes, strict=True
+        )
+    )
+    return Prior(similarity=scores, responses=responses, maps=maps)
+
+
+def prior_of_nothing(context: ImageContext, maps: tuple[Tensor, ...]) -> Prior:
+    """What `ground` gives for no target, whose maps are empty."""
+    scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
+    return Prior(similarity=scores, responses=scores, maps=maps)
 
 
 def decode(

@@ -8,26 +8,21 @@ Letters: N targets, n targets of an image, P points, D language width, C prompt 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from anchorseg.method.head import Head, ImageContext, Prior, Segmentation, at_image_size
+from anchorseg.method.head import ImageContext, Prior, Segmentation, at_image_size, ground, prior_of_nothing
+from anchorseg.method.lisa_head import SingleQueryHead
 from anchorseg.method.options import ReadOptions
 from anchorseg.method.points import Cells, Points, points_on_grid, points_on_pixels, shrink, valid_cells
-from anchorseg.method.query_bank import QueryBankProjector, gather_states
-from anchorseg.method.spatial_prior import min_max, similarity
+from anchorseg.method.query_bank import gather_states
+from anchorseg.method.spatial_prior import min_max
 from dataset.batch import BankPositions
 from model.backbones import MaskBackbone
-from utils import geometry
 from utils.geometry import Frame, Size
 
 
-class ReadHead(Head[ReadOptions]):
+class ReadHead(SingleQueryHead[ReadOptions]):
     """LISA's head with points; its weights are LISA's."""
-
-    def __init__(self, options: ReadOptions, width: int, prompt_width: int) -> None:
-        super().__init__(options, width, prompt_width)
-        self.query = QueryBankProjector(width, prompt_width, num_latents=0, contextual=False)
-        self.modules = {"query_bank": self.query}
 
     def segment(
         self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
@@ -35,7 +30,7 @@ class ReadHead(Head[ReadOptions]):
         """See `Head`; images are decoded one by one, for they may have different numbers of points."""
         images = context.images
         bank = self.query(*gather_states(hidden, targets))
-        prior = self._prior(bank.anchors, targets, context)
+        prior = ground(bank.anchors, targets, context, valid_only=True)
         features = masks.condition(context.mask_features[context.row_images[targets.rows]], None)
         decoded = []
         for image, (scores, maps, queries, of_image) in enumerate(
@@ -77,26 +72,9 @@ class ReadHead(Head[ReadOptions]):
         cells = Cells(_scaled(grid[:, :rows, :columns]), (0, 0), (rows, columns))
         return points_on_pixels(cells, maps, options.points, **limits)
 
-    def _prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
-        images = context.images
-        scores = similarity(anchors, context.image_states[targets.rows])
-        responses = min_max(scores, images.patch_valid[context.row_images[targets.rows]])
-        maps = tuple(
-            geometry.tokens_to_map(of_image.float(), frame, size)
-            for of_image, frame, size in zip(
-                responses.split(targets.counts), images.language_frames, images.sizes, strict=True
-            )
-        )
-        return Prior(similarity=scores, responses=responses, maps=maps)
-
     def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
         """See `Head`."""
-        scores = context.mask_features.new_zeros(0, context.image_states.shape[1])
-        return Prior(similarity=scores, responses=scores, maps=maps)
-
-    def trained(self) -> dict[str, list[nn.Parameter]]:
-        """See `Head`."""
-        return self.query.groups()
+        return prior_of_nothing(context, maps)
 
 
 def _scaled(maps: Tensor) -> Tensor:

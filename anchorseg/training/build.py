@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from anchorseg.method import model_folder
+from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.model_folder import is_model_folder, read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
@@ -112,9 +113,9 @@ def _with_training_options(model: AnchorSegModel, settings: ModelSettings) -> No
     model.config.method = asdict(wanted)
 
 
-def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistry]:
-    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
-    config = preset_config(
+def config_of(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConfig:
+    """The configuration of a model that is built from settings alone."""
+    return preset_config(
         settings.size,
         settings.method(),
         registry,
@@ -122,7 +123,11 @@ def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistr
         language_model=settings.language_model,
         mask_model=settings.mask_model,
     )
-    model = AnchorSegModel(config)
+
+
+def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistry]:
+    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
+    model = AnchorSegModel(config_of(settings, registry))
     added = list(registry.added.values())
     embeddings = model.get_parameter(f"{model.language.saved_as}.{model.language.vocabulary_tables[0]}.weight")
     embeddings.data[added] = torch.randn(len(added), model.width) * NEW_ROW_STD
