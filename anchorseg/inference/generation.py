@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from anchorseg.inference.grammar import BankGrammar, Generated
-from anchorseg.inference.graph_decoder import answer_with_graphs
+from anchorseg.inference.graph_decoder import Asked, answer_with_graphs
 from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.query_bank import locate_banks
@@ -63,9 +63,8 @@ def answer_questions(
         answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
     """
     if model.captured is not None and questions:
-        return answer_with_graphs(
-            model, model.captured, images, questions, rows, max_new_tokens=max_new_tokens, answer=answer
-        )
+        asked = Asked(questions=questions, rows=rows, max_new_tokens=max_new_tokens, answer=answer)
+        return answer_with_graphs(model, model.captured, images, asked)
     eos = model.config.token_ids["eos"]
     grammar = BankGrammar(model.bank_ids)
     packed = PackedQuestions(model, images, rows)

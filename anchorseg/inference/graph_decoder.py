@@ -61,32 +61,38 @@ class DecoderSizes:
         return _rounded(self.prefix + self.questions * self.stretch)
 
 
-def answer_with_graphs(
-    model: AnchorSegModel,
-    captured: CapturedParts,
-    images: ImagePrefix,
-    questions: Sequence[Sequence[int]],
-    rows: Sequence[int],
-    *,
-    max_new_tokens: int,
-    answer: Sequence[int] | None,
-) -> Generated:
-    """See `generation.answer_questions`; at least one question.
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """At least one question, as `generation.answer_questions` takes them."""
+
+    questions: Sequence[Sequence[int]]
+    rows: Sequence[int]
+    max_new_tokens: int
+    answer: Sequence[int] | None
+
+    @property
+    def slots(self) -> list[tuple[int, int]]:
+        """Of each question its image, and its number among those about it."""
+        return [(row, self.rows[:question].count(row)) for question, row in enumerate(self.rows)]
+
+
+def answer_with_graphs(model: AnchorSegModel, captured: CapturedParts, images: ImagePrefix, asked: Asked) -> Generated:
+    """See `generation.answer_questions`.
 
     Sizes are rounded up, so that few decoders serve all questions.
     """
-    most = max(Counter(rows).values())
+    most = max(Counter(asked.rows).values())
     sizes = DecoderSizes(
         images=len(images.images),
         questions=1 << (most - 1).bit_length(),
         prefix=images.hidden.shape[1],
-        question=_rounded(max(map(len, questions))),
-        answer=_rounded(max_new_tokens),
+        question=_rounded(max(map(len, asked.questions))),
+        answer=_rounded(asked.max_new_tokens),
         bank=len(model.bank_ids),
     )
     with captured.decoding:
         decoder = captured.decoders.get(sizes, lambda: GraphDecoder(model, sizes, images, captured.record))
-        return decoder.answer(images, questions, rows, max_new_tokens=max_new_tokens, answer=answer)
+        return decoder.answer(images, asked)
 
 
 def _rounded(length: int) -> int:
@@ -123,32 +129,16 @@ class GraphDecoder:
         self._read_question = record(partial(self._step, self._question)).replay
         self._read_next = record(partial(self._step, self._next)).replay
 
-    def answer(
-        self,
-        images: ImagePrefix,
-        questions: Sequence[Sequence[int]],
-        rows: Sequence[int],
-        *,
-        max_new_tokens: int,
-        answer: Sequence[int] | None,
-    ) -> Generated:
+    def answer(self, images: ImagePrefix, asked: Asked) -> Generated:
         """See `generation.answer_questions`."""
-        slots = [(row, rows[:question].count(row)) for question, row in enumerate(rows)]
-        self._begin(images, questions, slots, max_new_tokens, answer)
+        self._begin(images, asked)
         self._read_question()
         late = LateCounts(self._counts)
         while late.any():
             self._read_next()
-        return self._finish(images, questions, slots)
+        return self._finish(images, asked)
 
-    def _begin(
-        self,
-        images: ImagePrefix,
-        questions: Sequence[Sequence[int]],
-        slots: list[tuple[int, int]],
-        max_new_tokens: int,
-        answer: Sequence[int] | None,
-    ) -> None:
+    def _begin(self, images: ImagePrefix, asked: Asked) -> None:
         prefix = self._sizes.prefix
         self._cache.fill(images.cache)
         self._ids.fill_(NO_ID)
@@ -156,15 +146,15 @@ class GraphDecoder:
         self._hidden[:, :prefix] = images.hidden
         self._prefix_valid.copy_(images.valid)
         ids = torch.full(self._question.shape, NO_ID)
-        for (row, slot), question in zip(slots, questions, strict=True):
+        for (row, slot), question in zip(asked.slots, asked.questions, strict=True):
             ids[row, slot, : len(question)] = torch.tensor(question)
         self._question.copy_(ids)
         counts = (ids != NO_ID).sum(dim=2)
         self._counts.copy_(counts)
         self._written.copy_(-counts)
         self._places.copy_(self._starts.expand_as(counts))
-        self._limit.fill_(max_new_tokens)
-        given, given_counts = self._given_steps(answer)
+        self._limit.fill_(asked.max_new_tokens)
+        given, given_counts = self._given_steps(asked.answer)
         self._given.copy_(given)
         self._given_counts.copy_(given_counts)
 
@@ -223,15 +213,13 @@ class GraphDecoder:
         self._next.copy_(self._bank.expand_as(self._next))
         self._next[..., 0] = first
 
-    def _finish(
-        self, images: ImagePrefix, questions: Sequence[Sequence[int]], slots: list[tuple[int, int]]
-    ) -> Generated:
-        sizes = self._sizes
+    def _finish(self, images: ImagePrefix, asked: Asked) -> Generated:
+        sizes, slots = self._sizes, asked.slots
         ids = self._ids.cpu()
         behind_prefix = ids[:, sizes.prefix : sizes.prefix + sizes.questions * sizes.stretch]
         stretches = behind_prefix.unflatten(1, (sizes.questions, sizes.stretch))
         written = []
-        for (row, slot), question in zip(slots, questions, strict=True):
+        for (row, slot), question in zip(slots, asked.questions, strict=True):
             behind = stretches[row, slot, len(question) :]
             written.append(behind[behind != NO_ID].tolist())
         positions = locate_banks(ids, self._model.bank_ids)
