@@ -1,8 +1,8 @@
 """Everything that docs/performance.md says of a GPU, measured at once: `python -m benchmarks.gpu --size 7b`.
 
 Training steps, answers, SAM's encoder, kernels, waits, what determinism and float32 sums cost, and peaks beside the
-calculated ones; tables in Markdown, then one JSON object. About eight minutes at 7B, without `--compile`. On a CPU
-(`--size tiny --device cpu`) it runs what needs no GPU.
+calculated ones; tables in Markdown, then one JSON object. On a CPU (`--size tiny --device cpu`) it runs what needs no
+GPU.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def kernels_and_waits(call: Callable[[], object], device: str) -> dict[str, int 
 def table(title: str, rows: Mapping[str, Cost], extra: Mapping[str, str] | None = None) -> None:
     """Print costs as a table in Markdown; shares are of the first row."""
     first = next(iter(rows.values()))
-    print(f"\n| {title} | seconds | of naive | GiB | |\n|---|---|---|---|---|")
+    print(f"\n| {title} | seconds | of the first | GiB | |\n|---|---|---|---|---|")
     for name, cost in rows.items():
         note = (extra or {}).get(name, "")
         share = f"{cost.seconds / first.seconds:.3f}"
@@ -82,8 +82,8 @@ def training(size: str, device: str, dtype: torch.dtype, peak: float, repeats: i
     operations = flops.training(*build(size, dtype=flops.DTYPE, device="meta"), IMAGES, CONVERSATIONS)
     work = {name: sum(parts.values()) for name, parts in operations.items()}
     found: dict[str, Any] = {"operations": work}
-    small: tuple[tuple[str, Rows, bool], ...] = (("default", "all", False), ("checkpointing, new rows", "new", True))
-    for name, rows, checkpointing in small:
+    kinds: tuple[tuple[str, Rows, bool], ...] = (("default", "all", False), ("checkpointing, new rows", "new", True))
+    for name, rows, checkpointing in kinds:
         model, registry = build(size, dtype=dtype, device=device, rows=rows)
         steps = Steps(model, registry, samples(IMAGES, CONVERSATIONS), checkpointing=checkpointing)
         costs = steps.costs(repeats)
@@ -118,9 +118,7 @@ def deterministic_cost(steps: Steps, device: str, repeats: int) -> dict[str, Any
 
 
 @torch.inference_mode()
-def answers(
-    size: str, device: str, dtype: torch.dtype, repeats: int, counts: Sequence[int] = (1, 10)
-) -> dict[str, Any]:
+def answers(size: str, device: str, dtype: torch.dtype, repeats: int, counts: Sequence[int]) -> dict[str, Any]:
     """Questions about one image, read or written."""
     began = time.perf_counter()
     model, registry = build(size, dtype=dtype, device=device, trains=False)

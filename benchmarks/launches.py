@@ -70,7 +70,7 @@ class HostWork(TorchDispatchMode):
         there = any(tensor in self._there for tensor in given)
         name = func.name().partition(".")[0]
         to_host = name == "aten::copy_" and args[0] not in self._there
-        self.counts.waits += there and _is_read(name, args)
+        self.counts.waits += there and is_read(func, args)
         self.counts.late_waits += there and to_host  # copied beside the next step, and looked at behind it
         if (there or not given) and not func.is_view and name not in NO_KERNEL:
             self._launch()
@@ -126,7 +126,9 @@ class HostWork(TorchDispatchMode):
             Tensor.cpu, Tensor.tolist = cpu, tolist  # type: ignore[method-assign]
 
 
-def _is_read(name: str, args: Any) -> bool:
+def is_read(func: Any, args: Any) -> bool:
+    """Whether the host waits for a result of an operator, boolean indexing included."""
+    name = func.name().partition(".")[0]
     if name in {"aten::index", "aten::index_put", "aten::index_put_"}:
         return any(index is not None and index.dtype == torch.bool for index in args[1])
     return name in READS

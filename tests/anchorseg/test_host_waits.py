@@ -11,10 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from anchorseg.evaluation.rejection import two_passes
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import LossWeights, Method
+from benchmarks.launches import is_read
 from tests.conftest import make_batch, make_model, make_sample
-
-READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero"}
-"""Operators whose result, or its shape, the host must know before it can go on."""
 
 
 class HostWaits(TorchDispatchMode):
@@ -25,13 +23,8 @@ class HostWaits(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = func.name()
-        if name.startswith(("aten::index.", "aten::index_put")) and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        ):
-            self.counts[f"{name} of a mask"] += 1
-        elif name.partition(".")[0] in READS:
-            self.counts[name] += 1
+        if is_read(func, args):
+            self.counts[func.name()] += 1
         return func(*args, **(kwargs or {}))
 
 

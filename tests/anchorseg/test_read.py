@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import pytest
 import torch
@@ -68,8 +67,7 @@ def test_points_have_a_part_in_the_mask_and_in_the_gradient():
 
 def test_a_question_without_a_target_has_no_points():
     model, registry = make_model()
-    empty = dataclasses.replace(make_sample(0, conversations=1), conversations=make_sample(0).conversations[:1])
-    batch = make_batch(model, registry, [empty])
+    batch = make_batch(model, registry, [make_sample(0, conversations=1)])
     nothing = dataclasses.replace(
         batch.conversations.targets,
         rows=batch.conversations.targets.rows[:0],
@@ -121,4 +119,4 @@ def test_it_learns_two_scenes_by_heart():
 )
 def test_limits_that_make_no_sense_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
-        partial(ReadOptions, **{name: value})()
+        ReadOptions(**{name: value})
