@@ -216,7 +216,7 @@ class SamBackbone(nn.Module):
     def position_encoding(self) -> Tensor:
         """SAM's encoding of the grid's positions, (1, C, G, G), in the type that was chosen."""
         return self._grid_encoding.get(
-            self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix, self._encode_grid
+            self._encode_grid, self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
         )
 
     def _encode_grid(self, matrix: Tensor) -> Tensor:

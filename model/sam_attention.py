@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
+from model.sam_wide_attention import wide_attention, wide_places, wide_positions
 from utils.derived import Derived
 
 MAX_BIAS = 64 * 2**20
@@ -25,7 +26,8 @@ class SamAttention(nn.Module):
     """Attention over the whole grid or within windows; the block around it knows nothing of windows.
 
     The published code pads the grid with zeros before it projects; padded keys take part, as the projection's bias.
-    Here the bias is put there, and tokens of the grid alone are projected and ask.
+    On a CPU the bias is put there, and tokens of the grid alone are projected and ask; a GPU prefers few and equal
+    windows, and no bias of relative positions (`sam_wide_attention`).
 
     Args:
         published: segment-anything's attention, whose layers and tables this one takes over under the same names.
@@ -41,9 +43,28 @@ class SamAttention(nn.Module):
         self.rel_pos_h: nn.Parameter = published.rel_pos_h
         self.rel_pos_w: nn.Parameter = published.rel_pos_w
         self._rows, self._columns = Derived(), Derived()
+        self._wide_positions, self._wide_places = Derived(), Derived()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, H, W, C) to the same shape."""
+        return self.attend_on_gpu(tokens) if tokens.is_cuda else self.attend_on_cpu(tokens)
+
+    def attend_on_gpu(self, tokens: Tensor) -> Tensor:
+        """`forward`, for a GPU."""
+        _, height, width, _ = tokens.shape
+        if not self.window:
+            return self.proj(self._attend_wide(self.qkv(tokens)))
+        padded = pad(tokens, (0, 0, 0, -width % self.window, 0, -height % self.window))
+        attended = self._attend_wide(self.qkv(_partition(padded, self.window, self.window)))
+        return self.proj(_join(attended, padded.shape[1:3])[:, :height, :width])
+
+    def _attend_wide(self, qkv: Tensor) -> Tensor:
+        positions = self._wide_positions.get(wide_positions, self.rel_pos_h, self.rel_pos_w)
+        places = self._wide_places.get(wide_places, self.rel_pos_h)
+        return wide_attention(qkv, positions, places, self.num_heads)
+
+    def attend_on_cpu(self, tokens: Tensor) -> Tensor:
+        """`forward`, for a CPU."""
         _, height, width, _ = tokens.shape
         qkv = self.qkv(tokens)
         if not self.window:
@@ -74,8 +95,8 @@ class SamAttention(nn.Module):
         (q, _, _), (_, k, v) = (
             grid.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5) for grid in (queries, keys)
         )
-        rows = self._rows.get(self.rel_pos_h, _by_difference)[:height]
-        columns = self._columns.get(self.rel_pos_w, _by_difference)[:width]
+        rows = self._rows.get(_by_difference, self.rel_pos_h)[:height]
+        columns = self._columns.get(_by_difference, self.rel_pos_w)[:width]
         shared = (k.flatten(2, 3), v.flatten(2, 3), columns)
         count = max(1, MAX_BIAS // (size * self.num_heads * width * shared[0].shape[2]))
         if count >= height:

@@ -18,13 +18,13 @@ class Derived:
     def __init__(self) -> None:
         self._made: tuple[object, Tensor] | None = None
 
-    def get(self, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """`make(weight)`, without gradient where it is kept."""
-        if weight.requires_grad or weight.is_inference() or torch.compiler.is_compiling():
-            return make(weight)
-        key = (weight.data_ptr(), weight._version, weight.dtype, weight.device, weight.shape)
+    def get(self, make: Callable[..., Tensor], *weights: Tensor) -> Tensor:
+        """`make(*weights)`, without gradient where it is kept."""
+        if torch.compiler.is_compiling() or any(weight.requires_grad or weight.is_inference() for weight in weights):
+            return make(*weights)
+        key = [(weight.data_ptr(), weight._version, weight.dtype, weight.device, weight.shape) for weight in weights]
         made = self._made
         if made is None or made[0] != key:
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not serve training
-                made = self._made = (key, make(weight))
+                made = self._made = (key, make(*weights))
         return made[1]

@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks.naive import published_encoder
 from model import sam_attention
 from model.sam import SamBackbone, SamSizes
+from model.sam_attention import SamAttention
 
 
 def sizes_of(grid, window, *, heads=2, width=32, global_attention=(1,), depth=3):
@@ -102,8 +103,10 @@ def test_gradients_are_the_published_ones(monkeypatch, sizes, max_bias, dtype, b
     assert max(difference(ours[name], published[name]) for name in published) < bound
 
 
+@pytest.mark.parametrize("forward", [SamAttention.attend_on_cpu, SamAttention.attend_on_gpu])
 @all_chunks
-def test_half_precision_is_as_near_as_the_published_code(monkeypatch, max_bias):
+def test_half_precision_is_as_near_as_the_published_code(monkeypatch, max_bias, forward):
+    monkeypatch.setattr(SamAttention, "forward", forward)
     monkeypatch.setattr(sam_attention, "MAX_BIAS", max_bias)
     exact = encoders(PADDED)[1]
     images = images_of(PADDED, 2)
@@ -112,6 +115,37 @@ def test_half_precision_is_as_near_as_the_published_code(monkeypatch, max_bias):
         ours, published = (encoder(images.bfloat16()) for encoder in encoders(PADDED, torch.bfloat16))
     assert ours.dtype == torch.bfloat16
     assert difference(ours.float(), wanted) < min(0.03, 1.5 * difference(published.float(), wanted))
+
+
+@all_sizes
+@pytest.mark.parametrize("count", [1, 3])
+def test_features_for_a_gpu_are_the_published_ones(monkeypatch, sizes, count):
+    monkeypatch.setattr(SamAttention, "forward", SamAttention.attend_on_gpu)
+    ours, published = encoders(sizes)
+    images = images_of(sizes, count)
+    with torch.no_grad():
+        assert difference(ours(images), published(images)) < 1e-5
+
+
+@all_sizes
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_gradients_for_a_gpu_are_the_published_ones(monkeypatch, sizes, dtype, bound):
+    monkeypatch.setattr(SamAttention, "forward", SamAttention.attend_on_gpu)
+    images = images_of(sizes, 2, dtype)
+    ours, published = (gradients(encoder, images) for encoder in encoders(sizes, dtype))
+    assert max(difference(ours[name], published[name]) for name in published) < bound
+
+
+@pytest.mark.cuda
+@all_sizes
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_features_on_a_gpu(device, sizes, dtype, bound):
+    ours, published = encoders(sizes)
+    images = images_of(sizes, 2)
+    with torch.no_grad():
+        wanted = published(images)
+        found = ours.to(device, dtype)(images.to(device, dtype)).cpu().float()
+    assert difference(found, wanted) < bound
 
 
 def test_names_and_shapes_are_the_published_ones():
