@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from model.attention_kernels import right_kernels
 from model.fixed_cache import FixedCache
+from model.fused_norms import fuse_norms
 from model.llava_files import NETWORK, LlavaFiles, check_size, from_transformers, load_published, open_llava
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, PaddedView
 from utils.loading import LoadReport
@@ -56,7 +57,8 @@ def zeroing_attention(
     Args:
         module: the attention layer.
         query: (R, heads, T, d); `key` and `value` alike with S positions.
-        attention_mask: (R, 1, T, S) boolean, true where the query may see the key; at least one in each row.
+        attention_mask: (R, 1, T, S) boolean, true where the query may see the key, or what is added to their product,
+            0 or -inf; at least one key is seen in each row.
         no_key: (R, T, 1) boolean, true for a query that may see no key.
         kwargs: scaling and dropout, as transformers passes them.
     """
@@ -154,6 +156,7 @@ class LlavaBackbone(nn.Module):
         # LLaVA-1.5 takes the states of the last layer but one: the layers after it are loaded and saved, but not run.
         self._clip_layers = range(config.vision_config.num_hidden_layers + 1)[config.vision_feature_layer]
         self.network: Any = LlavaForConditionalGeneration(config)
+        fuse_norms(self.language_model)
 
     @staticmethod
     def read_config(values: dict[str, Any] | LlavaConfig) -> LlavaConfig:
@@ -262,10 +265,12 @@ class LlavaBackbone(nn.Module):
             (R, T, D) states.
         """
         no_key = ~visible.any(dim=-1, keepdim=True)
+        unseen = ~(visible | no_key).unsqueeze(1)
         outputs = self.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
-            attention_mask=(visible | no_key).unsqueeze(1),
+            # As it is added, for every layer would make it of a boolean mask again.
+            attention_mask=embeddings.new_zeros(()).expand(unseen.shape).masked_fill(unseen, -torch.inf),
             no_key=no_key,
             use_cache=cache is not None,
             **{CACHE_ARGUMENT: cache},
