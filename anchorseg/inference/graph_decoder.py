@@ -1,11 +1,13 @@
-"""Greedy decoding that the host never steps in: tensors of fixed size, steps of fixed width, ids chosen on the device.
+"""Greedy decoding as CUDA graphs: tensors of fixed size, steps of fixed width, ids chosen and checked on the device.
 
-A step reads up to a whole bank of each question. Which ids it reads the step before has chosen on the device, and the
-host looks for the end of answers one step late. Each question has a stretch of columns of its own behind the prefix, so
-that columns are in reading order. Equal to `generation.answer_questions` without graphs.
+A step reads ids ahead of those that the model has chosen: the rest of a query bank, which is certain, and the answer
+that was written last, which is often written again. Ids are kept as far as the model would have chosen them, so that
+answers are those of `generation.answer_questions` without graphs, in fewer steps (speculative decoding, Leviathan et
+al. 2023, with the last answer as the draft). Each question has a stretch of columns of its own behind the prefix, so
+that columns are in reading order.
 
 Letters: B images, M questions of an image, T positions of the prefix, S columns, L width of a step, W width of a bank,
-D language width.
+D language width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from anchorseg.inference.grammar import BankGrammar, Generated
+from anchorseg.inference.grammar import Generated
 from anchorseg.inference.prefix import ImagePrefix
 from anchorseg.method.captured import CapturedParts
 from anchorseg.method.modeling import AnchorSegModel
@@ -51,9 +53,14 @@ class DecoderSizes:
     bank: int
 
     @property
+    def step(self) -> int:
+        """L of an answer's steps: a bank, and more where the weights take longer to read than the ids."""
+        return _rounded(self.bank, 16)
+
+    @property
     def stretch(self) -> int:
         """Columns of one question: it, its answer, and a step beyond, whose ids are thrown away."""
-        return self.question + self.answer + self.bank
+        return self.question + self.answer + self.step
 
     @property
     def columns(self) -> int:
@@ -86,7 +93,7 @@ def answer_with_graphs(model: AnchorSegModel, captured: CapturedParts, images: I
         images=len(images.images),
         questions=1 << (most - 1).bit_length(),
         prefix=images.hidden.shape[1],
-        question=_rounded(max(map(len, asked.questions))),
+        question=_rounded(max(map(len, asked.questions)) + len(model.bank_ids)),
         answer=_rounded(asked.max_new_tokens),
         bank=len(model.bank_ids),
     )
@@ -95,8 +102,8 @@ def answer_with_graphs(model: AnchorSegModel, captured: CapturedParts, images: I
         return decoder.answer(images, asked)
 
 
-def _rounded(length: int) -> int:
-    return -(-length // 32) * 32
+def _rounded(length: int, to: int = 32) -> int:
+    return -(-length // to) * to
 
 
 class GraphDecoder:
@@ -118,14 +125,14 @@ class GraphDecoder:
         self._prefix_valid = torch.zeros_like(images.valid)
         self._starts = sizes.prefix + sizes.stretch * torch.arange(sizes.questions, device=images.hidden.device)
         self._bank = integers(sizes.bank).copy_(torch.tensor(model.bank_ids))
-        # Of each question: how many ids the next step reads, where they go, and how many of its answer were read; an
-        # answer has a negative number before it begins.
-        self._counts, self._written = integers(state), integers(state)
-        self._places = integers(state).copy_(self._starts)
+        # Of each question: where the next ids go, how many of its answer were read, a negative number before it begins,
+        # and how many of the next ids are certain, none where it is answered.
+        self._places, self._written, self._certain = integers(state), integers(state), integers(state)
         self._limit = integers(1)
-        self._question, self._next = integers((*state, sizes.question)), integers((*state, sizes.bank))
-        # The answer that is given instead of the model's choice: ids from each of its places on, and how many.
-        self._given, self._given_counts = integers(sizes.answer + 1), integers(sizes.answer + 1)
+        self._question, self._next = integers((*state, sizes.question)), integers((*state, sizes.step))
+        # By place in the answer: the ids that are given instead of the model's choice, and those that it may choose.
+        self._given, self._draft = (integers(sizes.answer + sizes.question + sizes.step) for _ in range(2))
+        self._last_answer: list[int] = []
         self._read_question = record(partial(self._step, self._question)).replay
         self._read_next = record(partial(self._step, self._next)).replay
 
@@ -133,10 +140,13 @@ class GraphDecoder:
         """See `generation.answer_questions`."""
         self._begin(images, asked)
         self._read_question()
-        late = LateCounts(self._counts)
-        while late.any():
+        while self._certain.any():
             self._read_next()
         return self._finish(images, asked)
+
+    def forget(self) -> None:
+        """Begin the next answer without a draft."""
+        self._last_answer = []
 
     def _begin(self, images: ImagePrefix, asked: Asked) -> None:
         prefix = self._sizes.prefix
@@ -145,53 +155,61 @@ class GraphDecoder:
         self._ids[:, :prefix] = images.sequences.input_ids
         self._hidden[:, :prefix] = images.hidden
         self._prefix_valid.copy_(images.valid)
-        ids = torch.full(self._question.shape, NO_ID)
+        draft = torch.full(self._draft.shape, NO_ID)
+        draft[: len(self._last_answer)] = torch.tensor(self._last_answer)
+        ids, lengths = torch.full(self._question.shape, NO_ID), torch.zeros(self._certain.shape, dtype=torch.long)
         for (row, slot), question in zip(asked.slots, asked.questions, strict=True):
-            ids[row, slot, : len(question)] = torch.tensor(question)
-        self._question.copy_(ids)
-        counts = (ids != NO_ID).sum(dim=2)
-        self._counts.copy_(counts)
-        self._written.copy_(-counts)
-        self._places.copy_(self._starts.expand_as(counts))
+            length = lengths[row, slot] = len(question)
+            ids[row, slot, :length] = torch.tensor(question)
+            ids[row, slot, length:] = draft[: ids.shape[2] - length]
+        given = torch.full(self._given.shape, NO_ID)
+        if asked.answer is not None:
+            given.fill_(self._model.config.token_ids["eos"])
+            known = asked.answer[: self._sizes.answer]
+            given[: len(known)] = torch.tensor(known)
+        for own, value in (
+            (self._question, ids),
+            (self._draft, draft),
+            (self._given, given),
+            (self._certain, lengths),
+            (self._written, -lengths),
+            (self._places, self._starts.expand_as(lengths)),
+        ):
+            own.copy_(value)
         self._limit.fill_(asked.max_new_tokens)
-        given, given_counts = self._given_steps(asked.answer)
-        self._given.copy_(given)
-        self._given_counts.copy_(given_counts)
-
-    def _given_steps(self, answer: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-        """First id and number of ids that a given answer goes on with, by how many were read; NO_ID: none is given."""
-        length = self._sizes.answer + 1
-        ids, counts = torch.full((length,), NO_ID), torch.zeros(length, dtype=torch.long)
-        if answer is not None:
-            grammar = BankGrammar(self._model.bank_ids)
-            ahead = [grammar.dictate(answer, start) for start in range(length)]
-            eos = self._model.config.token_ids["eos"]
-            ids = torch.tensor([step[0] if step else eos for step in ahead])
-            counts = torch.tensor([len(step) for step in ahead])
-        return ids, counts
 
     def _step(self, pieces: Tensor) -> None:
-        """Read the next ids (B, M, L) of each question, as many as count, and choose those of the next step."""
+        """Read ids (B, M, L) behind each question, keep those that are right, and choose those of the next step."""
         offsets = torch.arange(pieces.shape[2], device=pieces.device)
-        counted = offsets < self._counts.unsqueeze(2)
-        ids = torch.where(counted, pieces, NO_ID).flatten(1)
         places = (self._places.unsqueeze(2) + offsets).flatten(1)
         starts = self._starts.unsqueeze(1).expand(-1, len(offsets)).flatten()
-        # Columns that do not count are read, too, and overwritten later.
+        # All columns are read; those that are not kept are read anew, for the next step begins there.
         self._cache.places = places
         states = self._model.language.hidden_states(
-            self._model.language.embed_tokens(ids.clamp(min=0)),
+            self._model.language.embed_tokens(pieces.flatten(1).clamp(min=0)),
             self._sizes.prefix + places - starts,
             self._visible(places, starts),
             self._cache,
         )
-        self._ids.scatter_(1, places, ids)
+        of_questions = states.unflatten(1, (self._sizes.questions, -1))
+        chosen = self._choose(self._model.language.logits(of_questions), pieces)
+        kept = self._kept(pieces, chosen)
+        ids = torch.where(offsets < kept.unsqueeze(2), pieces, NO_ID)
+        self._ids.scatter_(1, places, ids.flatten(1))
         self._hidden.scatter_(1, places.unsqueeze(2).expand_as(states), states)
-        last = (self._counts - 1).clamp(min=0)[..., None, None].expand(-1, -1, 1, states.shape[2])
-        ends = states.unflatten(1, (self._sizes.questions, -1)).gather(2, last).squeeze(2)
-        self._places += self._counts
-        self._written += self._counts
-        self._choose(self._model.language.logits(ends))
+        self._places += kept
+        self._written += kept
+        self._prepare(chosen.gather(2, (kept - 1).clamp(min=0).unsqueeze(2)).squeeze(2), kept)
+
+    def _kept(self, pieces: Tensor, chosen: Tensor) -> Tensor:
+        """(B, M) how many ids at the beginning are certain, or are what is chosen after those before; up to the limit.
+
+        What is chosen at an answer's end is never in a draft.
+        """
+        offsets = torch.arange(pieces.shape[2], device=pieces.device)
+        right = pieces[..., 1:] == chosen[..., :-1]
+        right = torch.cat([torch.zeros_like(right[..., :1]), right], dim=2) | (offsets < self._certain.unsqueeze(2))
+        return right.long().cumprod(dim=2).sum(dim=2).minimum(self._limit - self._written)
 
     def _visible(self, places: Tensor, starts: Tensor) -> Tensor:
         """(B, M L, S) which columns each column sees: the prefix without its padding, and its question so far."""
@@ -200,18 +218,26 @@ class GraphDecoder:
         prefix = self._prefix_valid.unsqueeze(1).expand(-1, places.shape[1], -1)
         return own.slice_scatter(prefix, dim=2, end=self._sizes.prefix)
 
-    def _choose(self, logits: Tensor) -> None:
-        """From logits (B, M, V) the next ids of each question, whole banks, none behind an answer's end."""
-        chosen = logits.index_fill(2, self._bank[1:], -torch.inf).argmax(dim=2)
-        at = self._written.clamp(min=0, max=self._sizes.answer)
-        given, free = self._given[at], self._given[at] == NO_ID
-        first = torch.where(free, chosen, given)
-        own_count = torch.where(chosen == self._bank[0], self._sizes.bank, 1)
-        count = torch.where(free, own_count, self._given_counts[at]).minimum(self._limit - self._written)
-        ended = (first == self._model.config.token_ids["eos"]) | (self._counts == 0)
-        self._counts.copy_(count.masked_fill(ended, 0))
-        self._next.copy_(self._bank.expand_as(self._next))
-        self._next[..., 0] = first
+    def _choose(self, logits: Tensor, pieces: Tensor) -> Tensor:
+        """(B, M, L) ids that follow each of the ids read, greedily by logits (B, M, L, V), a begun bank to its end."""
+        best = logits.index_fill(3, self._bank[1:], -torch.inf).argmax(dim=3)
+        begun = pieces.unsqueeze(3) == self._bank[:-1]
+        best = torch.where(begun.any(dim=3), (begun * self._bank[1:]).sum(dim=3), best)
+        offsets = torch.arange(1, pieces.shape[2] + 1, device=pieces.device)
+        given = self._given[(self._written.unsqueeze(2) + offsets).clamp(min=0, max=len(self._given) - 1)]
+        return torch.where(given == NO_ID, best, given)
+
+    def _prepare(self, first: Tensor, kept: Tensor) -> None:
+        """The next step of each question: the id chosen, and behind it the rest of a bank, or the draft."""
+        goes_on = (first != self._model.config.token_ids["eos"]) & (kept > 0) & (self._written < self._limit)
+        self._certain.copy_(goes_on)
+        offsets = torch.arange(self._sizes.step, device=first.device)
+        places = (self._written.unsqueeze(2) + offsets).clamp(min=0, max=len(self._draft) - 1)
+        ids = torch.where(offsets == 0, first.unsqueeze(2), self._draft[places])
+        in_bank = first.unsqueeze(2) == self._bank
+        at = in_bank.long().argmax(dim=2, keepdim=True) + offsets
+        of_bank = in_bank.any(dim=2, keepdim=True) & (at < self._sizes.bank)
+        self._next.copy_(torch.where(of_bank, self._bank[at.clamp(max=self._sizes.bank - 1)], ids))
 
     def _finish(self, images: ImagePrefix, asked: Asked) -> Generated:
         sizes, slots = self._sizes, asked.slots
@@ -222,6 +248,7 @@ class GraphDecoder:
         for (row, slot), question in zip(slots, asked.questions, strict=True):
             behind = stretches[row, slot, len(question) :]
             written.append(behind[behind != NO_ID].tolist())
+        self._last_answer = written[-1]
         positions = locate_banks(ids, self._model.bank_ids)
         numbers = torch.full((sizes.images, sizes.questions), NO_ID)
         numbers[tuple(zip(*slots, strict=True))] = torch.arange(len(slots))
@@ -232,31 +259,3 @@ class GraphDecoder:
         device = self._hidden.device
         targets: BankPositions = move(positions, device, self._hidden.dtype)
         return Generated(written, self._model.segment(self._hidden, targets, context), of_targets.to(device))
-
-
-class LateCounts:
-    """Whether any question goes on, known one step late, so that the device always has a step to do.
-
-    Args:
-        counts: (B, M), which each step writes anew.
-    """
-
-    def __init__(self, counts: Tensor) -> None:
-        self._counts = counts
-        self._copies: list[tuple[Tensor, torch.cuda.Event | None]] = []
-
-    def any(self) -> bool:
-        """After a step: whether the step before it left something to read; true behind the first one."""
-        on_gpu = self._counts.is_cuda
-        copy = torch.empty(self._counts.shape, dtype=self._counts.dtype, pin_memory=on_gpu)
-        copy.copy_(self._counts, non_blocking=True)
-        event = torch.cuda.Event() if on_gpu else None
-        if event is not None:
-            event.record()
-        self._copies.append((copy, event))
-        if len(self._copies) == 1:
-            return True
-        before, ready = self._copies.pop(0)
-        if ready is not None:
-            ready.synchronize()
-        return bool(before.any())

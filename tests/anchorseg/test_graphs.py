@@ -106,6 +106,26 @@ def test_given_answers(latents, device):
             assert_same_answers(answers, plain)
 
 
+@pytest.mark.parametrize("latents", [0, 7, 17])
+def test_an_answer_like_the_last_one_is_read_with_its_question(latents):
+    """Another one takes a step for each id, and one for its bank."""
+    model, registry = willing(Method(num_latents=latents))
+    images = prefill_batch(model, make_batch(model, registry, several_images()[:1], share_prefix=False))
+    words, question = registry.encode_piece("a thing"), registry.encode_piece("What? ASSISTANT:")
+    answers = [[*words[:count], *model.bank_ids, *words] for count in (1, 2)]
+    recorders = Recorders(torch.device("cpu"))
+    model.capture_graphs(recorders)
+    steps = []
+    for answer in (answers[0], answers[0], answers[1], answers[1]):
+        before = recorders.made[0].replays
+        made = answer_questions(model, images, [question, question], [0, 0], answer=answer)
+        assert made.ids == [answer] * 2 and made.target_rows.tolist() == [0, 1]
+        steps.append(recorders.made[0].replays - before)
+    assert steps[0] == 1 + 1 + 1 + len(words)
+    assert steps[1] == steps[3] == 1
+    assert steps[2] > 2
+
+
 @pytest.mark.cuda
 def test_one_decoder_serves_questions_of_other_images_and_numbers(device):
     model, registry = willing(Method())
