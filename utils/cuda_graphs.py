@@ -6,7 +6,7 @@ A function that is captured must not read a tensor's value on the host, and what
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -53,6 +53,11 @@ class CudaRecorder:
         return Recording(graph.replay, outputs)
 
 
+def shapes_of(tensors: Iterable[Tensor]) -> Iterator[Hashable]:
+    """What a recording depends on."""
+    return ((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors)
+
+
 class CapturedCall:
     """A function of tensors to tensors, recorded for each combination of shapes that comes more than once.
 
@@ -73,7 +78,7 @@ class CapturedCall:
     def __call__(self, *inputs: Tensor, **constants: Hashable) -> tuple[Tensor, ...]:
         """The function's results."""
         function = partial(self._function, **constants)
-        key = (*((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs), *sorted(constants.items()))
+        key = (*shapes_of(inputs), *sorted(constants.items()))
         if key not in self._seen:  # shapes that never come again are not worth a recording
             self._seen.add(key)
             return function(*inputs)
@@ -111,3 +116,7 @@ class Kept(Generic[K, T]):
             self._values[key] = make()
         self._values.move_to_end(key)
         return self._values[key]
+
+    def values(self) -> list[T]:
+        """All that are kept."""
+        return list(self._values.values())

@@ -1,4 +1,4 @@
-"""Inference as CUDA graphs: the parts of the model whose shapes repeat, each launched at once.
+"""The parts of the model whose shapes repeat as CUDA graphs, each launched at once: of inference, and of training.
 
 Equal to the same parts as they are, but for columns of padding that make shapes repeat.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dataset.batch import Images, Sequences
 from utils.cuda_graphs import CapturedCall, CudaRecorder, Kept, Recorder
+from utils.gradient_graphs import CapturedGradient
 
 if TYPE_CHECKING:
     from anchorseg.method.modeling import AnchorSegModel
@@ -41,6 +42,11 @@ class CapturedParts:
         self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), recorder())
         self.decoders: Kept[Hashable, Any] = Kept(4)
         self.decoding = Lock()
+
+    def forget_answers(self) -> None:
+        """Write the next answers without the last ones as drafts; they are the same, in more steps."""
+        for decoder in self.decoders.values():
+            decoder.forget()
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Features of the mask backbone's views."""
@@ -91,3 +97,44 @@ class CapturedParts:
         hidden = self._model.prefill_as_is(pixels, patch_valid, sequences, cache)
         layers = () if cache is None else [part for layer in cache.layers for part in (layer.keys, layer.values)]
         return hidden, *layers
+
+
+class CapturedTraining:
+    """What `AnchorSegModel.capture_training` makes: frozen encoders, and the language model with its backward pass.
+
+    Args:
+        model: in training mode, on its device, with the paper's parts trainable.
+        recorder: makes a recorder.
+    """
+
+    def __init__(self, model: AnchorSegModel, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
+        self._model, language = model, model.language
+        module = model.get_submodule(language.saved_as)
+        tables = {id(p) for name in language.vocabulary_tables for p in module.get_submodule(name).parameters()}
+        weights = [p for p in language.adapted.parameters() if p.requires_grad and id(p) not in tables]
+        record = recorder()
+        self._features = CapturedCall(lambda *views: (language.image_features(*views),), record)
+        self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), record)
+        self._states = CapturedGradient(language.hidden_states, weights, record)
+        self.embed = language.embed
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Features of the mask backbone's views."""
+        (features,) = self._encode(pixels)
+        return features
+
+    def prefill(self, images: Images, sequences: Sequences, cache: Any | None) -> Tensor:
+        """See `AnchorSegModel.prefill`; nothing is cached in training."""
+        length = sequences.input_ids.shape[1]
+        wide = sequences.widened(-length % COLUMNS)
+        hidden = self._model.prefill_as_is(images.language_pixels, images.patch_valid, wide, cache, language=self)
+        return hidden[:, :length]
+
+    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+        """See `LanguageBackbone`."""
+        (features,) = self._features(pixels, patch_valid)
+        return features
+
+    def hidden_states(self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
+        """See `LanguageBackbone`."""
+        return self._states(embeddings, positions, visible)

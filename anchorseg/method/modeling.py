@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from anchorseg.method import model_folder
-from anchorseg.method.captured import CapturedParts
+from anchorseg.method.captured import CapturedParts, CapturedTraining
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.head import Head, ImageContext, Segmentation
 from anchorseg.method.heads import head_entry
@@ -81,6 +81,7 @@ class AnchorSegModel(PreTrainedModel):
         for name, module in self.head.modules.items():
             self.add_module(name, module)
         self.captured: CapturedParts | None = None
+        self.captured_training: CapturedTraining | None = None
         self.post_init()
 
     @property
@@ -161,14 +162,29 @@ class AnchorSegModel(PreTrainedModel):
         return self.prefill_as_is(images.language_pixels, images.patch_valid, sequences, cache)
 
     def prefill_as_is(
-        self, language_pixels: Tensor, patch_valid: Tensor, sequences: Sequences, cache: Cache | None
+        self,
+        language_pixels: Tensor,
+        patch_valid: Tensor,
+        sequences: Sequences,
+        cache: Cache | None,
+        *,
+        language: LanguageBackbone | CapturedTraining | None = None,
     ) -> Tensor:
-        """What `prefill` captures: the same of views (B, 3, S, S) and their patches (B, P)."""
-        features = self.language.image_features(language_pixels, patch_valid)
-        embeddings = self.language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
+        """What `prefill` captures: the same of views (B, 3, S, S) and their patches (B, P).
+
+        Args:
+            language_pixels: (B, 3, S, S).
+            patch_valid: (B, P).
+            sequences: of R rows.
+            cache: see `prefill`.
+            language: with captured parts, instead of the language backbone itself.
+        """
+        language = language or self.language
+        features = language.image_features(language_pixels, patch_valid)
+        embeddings = language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
         valid = self.token_valid(sequences, patch_valid)
         visible = visibility(sequences.segments, valid, zero_padding=self.method.padding_attention == "zero")
-        return self.language.hidden_states(embeddings, sequences.positions, visible, cache)
+        return language.hidden_states(embeddings, sequences.positions, visible, cache)
 
     def capture_graphs(self, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
         """Run prefill, answers and the mask backbone's encoder as CUDA graphs, in inference mode.
@@ -182,14 +198,34 @@ class AnchorSegModel(PreTrainedModel):
         Raises:
             SettingsError: if the model is not on a GPU, or is quantized.
         """
+        self._check_capture(recorder)
+        self.captured = CapturedParts(self, recorder)
+
+    def capture_training(self, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
+        """Run the frozen encoders, and the language model with its backward pass, as CUDA graphs in training mode.
+
+        Each forward pass must have its backward pass before the next one. Call it when the weights lie where they will
+        lie in training, and only those of the paper's recipe train; layers must not be recomputed.
+
+        Args:
+            recorder: makes a recorder; tests give another than CUDA's.
+
+        Raises:
+            SettingsError: as `capture_graphs`.
+        """
+        self._check_capture(recorder)
+        self.captured_training = CapturedTraining(self, recorder)
+
+    def _check_capture(self, recorder: Callable[[], Recorder]) -> None:
         if recorder is CudaRecorder and self.device.type != "cuda":
             raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
         if getattr(self, "is_quantized", False):
             raise SettingsError("CUDA graphs do not go with quantized weights, whose kernels wait for the host")
-        self.captured = CapturedParts(self, recorder)
 
-    def _captured_now(self) -> CapturedParts | None:
-        return self.captured if torch.is_inference_mode_enabled() and not self.training else None
+    def _captured_now(self) -> CapturedParts | CapturedTraining | None:
+        if self.training:
+            return self.captured_training if torch.is_grad_enabled() else None
+        return self.captured if torch.is_inference_mode_enabled() else None
 
     def _encode_masks(self, pixels: Tensor) -> Tensor:
         captured = self._captured_now()

@@ -20,7 +20,7 @@ from anchorseg.weights.folder import DTYPES, load_model, tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from model.lora import add_lora, add_token_rows
 from utils.distributed import is_main
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, SettingsError
 from utils.seeding import seed_torch
 from utils.settings import as_flag
 
@@ -73,6 +73,11 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
     seed_torch(settings.seed, "weights", "adapters")
     choose_trainable(model, settings, registry)
     if checkpoints_gradients(settings, settings.size):
+        if settings.cuda_graphs:
+            raise SettingsError(
+                "--gradient_checkpointing auto recomputes layers on this GPU, which --cuda_graphs cannot do; leave "
+                "--cuda_graphs out, or pass --gradient_checkpointing off if a smaller --batch_size fits"
+            )
         model.language.adapted.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if settings.compile_sam:
         model.masks.image_encoder.compile()

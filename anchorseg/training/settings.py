@@ -70,6 +70,9 @@ class ModelSettings(HeadSettings):
     compile_sam: bool = setting(
         False, help="compile SAM's encoder with torch.compile at its first use", may_change=True
     )
+    cuda_graphs: bool = setting(
+        False, help="launch the encoders and the language model as CUDA graphs in training", may_change=True
+    )
     device: Literal["auto", "cpu"] = setting(
         "auto", help="auto: the GPU, without which only size tiny starts; cpu: hide it", may_change=True
     )
@@ -280,14 +283,29 @@ class TrainSettings(RunSettings, OptimizationSettings, DataSettings, ModelSettin
                 f"--cache_features {self.cache_features} keeps what SAM's frozen encoder gives, but --train_scope all "
                 "trains the encoder; use --train_scope paper, or leave --cache_features out"
             )
+        if self.cuda_graphs:
+            self._check_cuda_graphs()
         alone = {
             "--cache_features": self.cache_features is not None,  # each GPU would run the encoder when it likes
             "--compile_sam": self.compile_sam,
+            "--cuda_graphs": self.cuda_graphs,
             f"--optimizer {self.optimizer}": self.optimizer != "adamw",
         }
         for option, given in alone.items():
             if given and self.zero_stage == 3:
                 raise ValueError(f"{option} does not go with --zero_stage 3; leave it out, or use --zero_stage 2")
+
+    def _check_cuda_graphs(self) -> None:
+        if self.train_scope == "all":
+            raise ValueError(
+                "--cuda_graphs captures encoders that are frozen, but --train_scope all trains every weight; use "
+                "--train_scope paper, or leave --cuda_graphs out"
+            )
+        if self.gradient_checkpointing == "on":
+            raise ValueError(
+                "--cuda_graphs keeps what backward needs where it is, and --gradient_checkpointing on computes it "
+                "again; use --gradient_checkpointing off, or leave --cuda_graphs out"
+            )
 
     @property
     def validation_interval(self) -> int:

@@ -100,6 +100,9 @@ class Trainer:
             ),
         )
 
+        if settings.cuda_graphs:  # now that DeepSpeed has put the weights where they stay
+            model.capture_training()
+
     def _benchmarks(self) -> dict[str, Benchmark]:
         if self.settings.no_eval:
             return {}
