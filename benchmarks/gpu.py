@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import flops, memory
 from benchmarks.inference import Answers
 from benchmarks.measure import Cost, as_json, in_turn, matmul_peak
-from benchmarks.train_step import Steps
+from benchmarks.train_step import Steps, work_of
 from benchmarks.workload import SIZE_NAMES, Rows, build, samples
 from utils.cuda_graphs import CapturedCall, CudaRecorder
 from utils.numerics import choose_numerics, prepare_determinism
@@ -47,9 +47,9 @@ def card(device: str, peak: float) -> dict[str, Any]:
     return found
 
 
-def kernels_and_waits(call: Callable[[], object], device: str) -> dict[str, int | None]:
+def kernels_and_waits(call: Callable[[], object], device: str, *, counts: bool) -> dict[str, int | None]:
     """Kernels that a call starts, graphs' own included, launches by the host, and waits that torch warns of."""
-    if device != "cuda":
+    if device != "cuda" or not counts:
         return {"kernels": None, "launches": None, "waits": None}
     call()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
@@ -77,20 +77,23 @@ def table(title: str, rows: Mapping[str, Cost], extra: Mapping[str, str] | None 
         print(f"| {name} | {cost.seconds:.4f} | {share} | {cost.peak_bytes / 2**30:.2f} | {note} |", flush=True)
 
 
-def training(size: str, device: str, dtype: torch.dtype, peak: float, repeats: int) -> dict[str, Any]:
+def training(size: str, device: str, dtype: torch.dtype, peak: float, repeats: int, *, counts: bool) -> dict[str, Any]:
     """Steps as train_ds.py makes them on a roomy GPU, and on a small one."""
     operations = flops.training(*build(size, dtype=flops.DTYPE, device="meta"), IMAGES, CONVERSATIONS)
-    work = {name: sum(parts.values()) for name, parts in operations.items()}
-    found: dict[str, Any] = {"operations": work}
+    found: dict[str, Any] = {"operations": {name: sum(parts.values()) for name, parts in operations.items()}}
     kinds: tuple[tuple[str, Rows, bool], ...] = (("default", "all", False), ("checkpointing, new rows", "new", True))
     for name, rows, checkpointing in kinds:
         model, registry = build(size, dtype=dtype, device=device, rows=rows)
         steps = Steps(model, registry, samples(IMAGES, CONVERSATIONS), checkpointing=checkpointing)
         costs = steps.costs(repeats)
-        shares = {way: f"{work[way] / costs[way].seconds / peak:.1%} of the matrix peak" for way in work}
+        shares = {
+            way: f"{work_of(way, operations) / cost.seconds / peak:.1%} of the matrix peak"
+            for way, cost in costs.items()
+        }
         table(f"step, {name}", costs, shares)
-        found[name] = {"costs": as_json(costs), **kernels_and_waits(steps.step, device)}
-        if name == "default":
+        steps.forget_graphs()
+        found[name] = {"costs": as_json(costs), **kernels_and_waits(steps.step, device, counts=counts)}
+        if name == "default" and counts:
             found["deterministic"] = deterministic_cost(steps, device, repeats)
         del model, steps
         if device == "cuda":
@@ -118,23 +121,28 @@ def deterministic_cost(steps: Steps, device: str, repeats: int) -> dict[str, Any
 
 
 @torch.inference_mode()
-def answers(size: str, device: str, dtype: torch.dtype, repeats: int, counts: Sequence[int]) -> dict[str, Any]:
+def answers(
+    size: str, device: str, dtype: torch.dtype, repeats: int, numbers: Sequence[int], *, counts: bool
+) -> dict[str, Any]:
     """Questions about one image, read or written."""
     began = time.perf_counter()
     model, registry = build(size, dtype=dtype, device=device, trains=False)
     model.eval()
     print(f"\nthe model is there after {time.perf_counter() - began:.1f} s")
     found: dict[str, Any] = {}
-    for questions in counts:
+    for questions in numbers:
         asked = Answers(model, registry, 1, questions)
         for protocol, costs in asked.costs(repeats).items():
             rates = {way: f"{questions / cost.seconds:.1f} answers a second" for way, cost in costs.items()}
             table(f"{questions} question(s), {protocol}", costs, rates)
             call = getattr(asked, protocol)
-            found[f"{questions}, {protocol}"] = {"costs": as_json(costs), **kernels_and_waits(call, device)}
+            found[f"{questions}, {protocol}"] = {
+                "costs": as_json(costs),
+                **kernels_and_waits(call, device, counts=counts),
+            }
             if device == "cuda":
                 found[f"{questions}, {protocol}"]["graphs"] = kernels_and_waits(
-                    partial(asked.with_graphs, call), device
+                    partial(asked.with_graphs, call), device, counts=counts
                 )
     found["parts"] = asked.parts()
     return found
@@ -182,19 +190,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--compile", action="store_true", help="also compile SAM's encoder, two minutes more")
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 10], help="about one image")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--no_counts", action="store_true", help="no kernels, waits or determinism: minutes less")
     arguments = parser.parse_args(argv)
     size, device, repeats = arguments.size, arguments.device, arguments.repeats
+    counts = not arguments.no_counts
     prepare_determinism(deterministic=True)
     choose_numerics(deterministic=False, tf32=False)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     peak = matmul_peak(device, dtype)
     found: dict[str, Any] = {"size": size, "card": card(device, peak)}
     if "answers" in arguments.parts:
-        found["answers"] = answers(size, device, dtype, repeats, arguments.questions)
+        found["answers"] = answers(size, device, dtype, repeats, arguments.questions, counts=counts)
     if "encoder" in arguments.parts:
         found["encoder"] = encoder(size, device, dtype, repeats, compiles=arguments.compile)
     if "train" in arguments.parts:
-        found["training"] = training(size, device, dtype, peak, repeats)
+        found["training"] = training(size, device, dtype, peak, repeats, counts=counts)
         found["calculated"] = calculated(size)
     print(json.dumps(found))
 

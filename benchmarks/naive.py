@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from anchorseg.inference.grammar import BankGrammar, Generated
 from anchorseg.method import cycle
@@ -25,6 +26,7 @@ from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput, visibilit
 from anchorseg.method.objective import LossWeights
 from anchorseg.method.query_bank import locate_banks
 from dataset.batch import IGNORED_LABEL, Batch
+from model.fused_norms import FusedRMSNorm
 from model.sam import SamBackbone
 from utils import geometry
 
@@ -53,19 +55,21 @@ def published_encoder(sam: SamBackbone) -> nn.Module:
 
 @contextmanager
 def published(model: AnchorSegModel) -> Iterator[None]:
-    """Within, SAM's encoder is the published one, and layers of the language model are recomputed in backward.
+    """Within, SAM's encoder and RMSNorm are the published ones, and layers are recomputed in backward.
 
     The checkpoints are reentrant, the only kind in the transformers releases of the time. A checkpoint that is
     not reentrant leaves out a layer's last product, whose result backward does not need.
     """
     language_model, encoder = model.llava.language_model, model.sam.image_encoder
     model.sam.image_encoder = published_encoder(model.sam)
+    fused, FusedRMSNorm.forward = FusedRMSNorm.forward, LlamaRMSNorm.forward  # type: ignore[method-assign]
     language_model.activation_checkpointing_enable({"use_reentrant": True})
     try:
         yield
     finally:
         language_model.activation_checkpointing_disable()
         model.sam.image_encoder = encoder
+        FusedRMSNorm.forward = fused  # type: ignore[method-assign]
 
 
 def clip_features(model: AnchorSegModel, pixels: Tensor, patch_valid: Tensor) -> Tensor:

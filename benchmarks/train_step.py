@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from anchorseg.method.captured import CapturedTraining
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.training.settings import OptimizationSettings
@@ -41,6 +43,7 @@ class Steps:
     ) -> None:
         self.model = model
         self.checkpointing = checkpointing
+        self._captured: CapturedTraining | None = None
         self.weights = OptimizationSettings().loss_weights()
         self.objective = Objective(self.weights, model.head)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
@@ -87,6 +90,21 @@ class Steps:
             if self.checkpointing:
                 language_model.activation_checkpointing_disable()
 
+    def with_graphs(self, step: Callable[[], None]) -> None:
+        """A step of this project's with CUDA graphs, which the first calls capture."""
+        if self._captured is None:
+            self.model.capture_training()
+            self._captured = self.model.captured_training
+        self.model.captured_training = self._captured
+        try:
+            step()
+        finally:
+            self.model.captured_training = None
+
+    def forget_graphs(self) -> None:
+        """Give their memory back."""
+        self._captured = None
+
     def _update(self, loss: torch.Tensor) -> None:
         loss.backward()
         self.optimizer.step()
@@ -103,7 +121,16 @@ class Steps:
         """Seconds and memory of both ways."""
         device = self.model.llava.lm_head.weight.device.type
         ways = {"naive": self.plain_step, "ours": self.step, "ours, SAM features stored": self.stored_step}
+        if device == "cuda" and not self.checkpointing:
+            ways |= {f"{way}, graphs": partial(self.with_graphs, ways[way]) for way in list(ways)[1:]}
+            for way in list(ways)[3:]:
+                ways[way]()  # as it is; the next call captures
         return in_turn(ways, device=device, repeats=repeats)
+
+
+def work_of(way: str, operations: Mapping[str, Mapping[str, float]]) -> float:
+    """Operations of a way, graphs or not."""
+    return sum(operations[way.removesuffix(", graphs")].values())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -128,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     costs = steps.costs(arguments.repeats)
     print(describe(f"{images} images, {arguments.conversations} conversations each", costs, images=images))
     peak = matmul_peak(device, dtype)
-    shares = {name: sum(parts.values()) / costs[name].seconds / peak for name, parts in operations.items()}
+    shares = {name: work_of(name, operations) / cost.seconds / peak for name, cost in costs.items()}
     reached = ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
     print(f"share of the measured matmul peak of {peak / 1e12:.3f} TFLOP/s: {reached}")
     print(
