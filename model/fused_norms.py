@@ -12,8 +12,10 @@ class FusedRMSNorm(LlamaRMSNorm):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Normalize (..., D)."""
-        if not hidden_states.is_cuda:
-            return super().forward(hidden_states)
+        return self.fused(hidden_states) if hidden_states.is_cuda else super().forward(hidden_states)
+
+    def fused(self, hidden_states: Tensor) -> Tensor:
+        """`forward`, for a GPU."""
         return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
