@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 LLAMA_PIECES = 32_000
-PAPER = {("7b", "anchorseg"): "306.29 M of 7.77 B (3.94 %)", ("7b", "lisa"): "288.25 M of 7.71 B (3.74 %)"}
+PAPER = {
+    ("7b", "anchorseg"): "306.29 M of 7.77 B (3.94 %)",
+    ("7b", "lisa"): "288.25 M of 7.71 B (3.74 %)",
+    ("7b", "gsva"): "288.26 M",
+}
 
 
 def meta_model(settings: ModelSettings) -> AnchorSegModel:

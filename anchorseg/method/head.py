@@ -19,7 +19,7 @@ from anchorseg.method.spatial_prior import min_max, similarity
 from dataset.batch import BankPositions, Images
 from model.backbones import MaskBackbone
 from utils.filters import Box
-from utils.geometry import tokens_to_map
+from utils.geometry import Size, tokens_to_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,16 @@ class Head(ABC, Generic[Options]):
     def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
         """What one image's targets are trained with beside BCE and Dice of their masks, by name."""
         return {}
+
+    def rejected(self, count: int, size: Size, like: Tensor) -> MaskLoss | None:
+        """What slots of one image that are answered by `<REJ>` add to BCE and Dice of the masks; None for nothing.
+
+        Args:
+            count: how many, at least one.
+            size: of the image.
+            like: on the device.
+        """
+        return None
 
     def trained(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters, by name of the group."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from anchorseg.method.options import LisaOptions, Method, MethodOptions, ReadOptions
+from anchorseg.method.options import GsvaOptions, LisaOptions, Method, MethodOptions, ReadOptions
 
 if TYPE_CHECKING:
     from anchorseg.method.head import Head
@@ -33,6 +33,7 @@ class HeadEntry:
 HEADS: dict[str, HeadEntry] = {
     "anchorseg": HeadEntry("anchorseg.method.anchorseg_head:AnchorSegHead", Method),
     "lisa": HeadEntry("anchorseg.method.lisa_head:LisaHead", LisaOptions),
+    "gsva": HeadEntry("anchorseg.method.gsva_head:GsvaHead", GsvaOptions),
     "read": HeadEntry("anchorseg.method.read_head:ReadHead", ReadOptions),
 }
 """By the names in a model's configuration."""

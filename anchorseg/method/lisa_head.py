@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from anchorseg.method.head import Head, ImageContext, Options, Segmentation, decode
-from anchorseg.method.options import LisaOptions
 from anchorseg.method.query_bank import QueryBankProjector, gather_states
 from dataset.batch import BankPositions
 from model.backbones import MaskBackbone
@@ -27,7 +26,7 @@ class SingleQueryHead(Head[Options]):
         return self.query.groups()
 
 
-class LisaHead(SingleQueryHead[LisaOptions]):
+class LisaHead(SingleQueryHead[Options]):
     """The baseline."""
 
     def segment(

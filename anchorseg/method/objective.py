@@ -1,6 +1,7 @@
 """Objective: L = L_ce + w_bce (mask + t2m + m2t) + w_dice (mask + t2m + m2t) (paper, Eq. 12).
 
-The only place where weights multiply. Every mask term is a mean over the targets of the batch that have a pixel.
+The only place where weights multiply. Every mask term is a mean over the targets of the batch that have a pixel; for
+GSVA, rejected slots count, too.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anchorseg.method.head import Head, ImageTruth, Segmentation
-from anchorseg.method.losses import mask_loss
+from anchorseg.method.losses import MaskLoss, mask_loss
 from anchorseg.method.modeling import AnchorSegOutput
 from anchorseg.method.options import LossWeights
 from dataset.batch import Batch, Conversations
+from utils.geometry import Size
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,23 @@ class Objective:
             terms = {"mask": mask_loss(logits, truth.masks, ignore=truth.ignore)}
             terms |= self.head.losses(segmentation, truth, batch.images)
             for name, loss in terms.items():
-                sums.setdefault(f"{name}_bce", []).append(loss.bce.sum())
-                sums.setdefault(f"{name}_dice", []).append(loss.dice.sum())
+                _add(sums, name, loss)
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
-            return {"mask_bce": segmentation.low_resolution.float().sum() * 0.0}
-        return {name: torch.stack(values).sum() / count for name, values in sums.items()}
+            sums["mask_bce"] = [segmentation.low_resolution.float().sum() * 0.0]
+        for number, size in self._rejections(batch):
+            rejected = self.head.rejected(number, size, segmentation.low_resolution)
+            if rejected is not None:
+                count += number
+                _add(sums, "mask", rejected)
+        return {name: torch.stack(values).sum() / max(count, 1) for name, values in sums.items()}
+
+    def _rejections(self, batch: Batch) -> Iterator[tuple[int, Size]]:
+        """Of each image how many slots are rejected, if any, and its size."""
+        slots, targets = batch.conversations.slots.counts, batch.conversations.targets.counts
+        for all_slots, present, size in zip(slots, targets, batch.images.sizes, strict=True):
+            if all_slots > present:
+                yield all_slots - present, size
 
     def _truths(self, conversations: Conversations) -> Iterator[ImageTruth]:
         """The images with a target that has a pixel."""
@@ -77,6 +90,11 @@ class Objective:
                 ignore=None if ignore is None else ignore[kept],
                 box=conversations.boxes[image],
             )
+
+
+def _add(sums: dict[str, list[Tensor]], name: str, loss: MaskLoss) -> None:
+    sums.setdefault(f"{name}_bce", []).append(loss.bce.sum())
+    sums.setdefault(f"{name}_dice", []).append(loss.dice.sum())
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -108,7 +108,10 @@ class LisaOptions(MethodOptions):
     INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "position_tables")
 
     position_tables: bool = setting(
-        True, help="add AnchorSeg's tables of positions to the query and to SAM's mask tokens; LISA and READ: off"
+        True, help="add AnchorSeg's tables of positions to the query and to SAM's mask tokens; the originals: off"
+    )
+    unused_latents: bool = setting(
+        False, help="write K latent tokens before <SEG> and use none of them, as AnchorSeg's copies of its baselines do"
     )
 
     @property
@@ -118,8 +121,22 @@ class LisaOptions(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_latents:
-            raise ValueError(f"num_latents is {self.num_latents}, but LISA's head writes no latent tokens; use 0")
+        if self.num_latents and not self.unused_latents:
+            raise ValueError(
+                f"num_latents is {self.num_latents}, but this head uses no latent tokens; use 0, or unused_latents to "
+                "write them all the same"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GsvaOptions(LisaOptions):
+    """GSVA: several expressions in a question, each answered by `<SEG>` or by `<REJ>`."""
+
+    rejected_masks: Literal["counted", "left_out"] = setting(
+        "counted",
+        help="an expression that is rejected counts in the mean of the mask terms, as a mask of zero logits (GSVA), "
+        "or does not (AnchorSeg's copy of it)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

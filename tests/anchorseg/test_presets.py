@@ -44,12 +44,13 @@ def test_the_table_stands_beside_the_papers():
     assert "439.56 M of 14.131 B (3.11%)" in table(ModelSettings(size="13b", lora_r=64))
 
 
-def test_lisas_parameters_are_those_of_the_papers_table():
-    settings = parse(TrainSettings, ["--preset", "lisa", "--no_position_tables"], preset_dir=CONFIGS)
+@pytest.mark.parametrize(("head", "millions"), [("lisa", "288.25"), ("gsva", "288.26")])
+def test_a_baselines_parameters_are_those_of_the_papers_table(head, millions):
+    settings = parse(TrainSettings, ["--preset", head, "--no_position_tables"], preset_dir=CONFIGS)
     model = meta_model(settings)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trained == pytest.approx(288.25e6, rel=1e-3)
-    assert model.config.head == "lisa" and "288.25 M" in table(settings)
+    assert trained == pytest.approx(float(millions) * 1e6, rel=1e-3)
+    assert model.config.head == head and f"{millions} M" in table(settings)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""LISA's and READ's heads over SAM, from hidden states to masks, beside the numbers of the public implementations."""
+"""LISA, GSVA, SESAME and READ, from hidden states to masks and losses, beside numbers of public implementations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from anchorseg.evaluation.rejection import as_targets, refuses
 from anchorseg.method.head import Head, ImageContext, Segmentation
 from anchorseg.method.heads import head_entry
-from anchorseg.method.options import LisaOptions, ReadOptions
-from dataset.batch import BankPositions, Images
+from anchorseg.method.modeling import AnchorSegOutput
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import GsvaOptions, LisaOptions, LossWeights, ReadOptions
+from dataset.batch import BankPositions, Batch, Conversations, Images
 from model.sam import SamBackbone
 from model.sam_files import SamSizes
 from tests.parity.rules import image, tensor
+from utils.filters import content_box
 from utils.geometry import SAM_MEAN, SAM_STD, Frame, normalize_and_pad, patch_validity
 
-SEGMENT, PLACEHOLDER, TOKENS = 640, -200, 576
+SEGMENT, REJECT, PLACEHOLDER, TOKENS = 640, 641, -200, 576
 PLAIN = LisaOptions(position_tables=False)
 POINTS_OF_ANCHORSEG = ReadOptions(position_tables=False, points=60, point_divisor=1, point_places="grid")
 CASES = {
@@ -27,6 +31,11 @@ CASES = {
     "lisa_train": ("lisa", PLAIN),
     "lisa_train_spine": ("lisa", LisaOptions()),
     "sesame_train": ("lisa", PLAIN),
+    "gsva_train_nonempty": ("gsva", GsvaOptions(position_tables=False, rejected_masks="left_out")),
+    "gsva_train_nonempty_spine": ("gsva", GsvaOptions(rejected_masks="left_out")),
+    "gsva_train_original": ("gsva", GsvaOptions(position_tables=False)),
+    "gsva_eval_f1_single": ("gsva", GsvaOptions(position_tables=False)),
+    "gsva_eval_f1_reeval": ("gsva", GsvaOptions(position_tables=False)),
     "read_eval_points60_padded": ("read", POINTS_OF_ANCHORSEG),
     "read_train_points60_padded": ("read", POINTS_OF_ANCHORSEG),
     "read_train_points60_square": ("read", POINTS_OF_ANCHORSEG),
@@ -49,10 +58,12 @@ def sam() -> SamBackbone:
 
 
 class Numbers:
-    """Arrays of a case; a `_spine` file holds only what differs from the file without."""
+    """Arrays of a case; some files hold only what differs from another."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._files = [np.load(folder / f"{name.removesuffix('_spine')}.npz"), np.load(folder / f"{name}.npz")]
+        base = "gsva_train_nonempty" if name == "gsva_train_original" else name.removesuffix("_spine")
+        self._files = [np.load(folder / f"{base}.npz"), np.load(folder / f"{name}.npz")]
+        self.name = name
 
     def __contains__(self, key: str) -> bool:
         return any(key in file for file in self._files)
@@ -74,11 +85,23 @@ def make_head(name: str, options: LisaOptions, sam: SamBackbone) -> Head:
     return head
 
 
+def positions(numbers: Numbers, tokens: tuple[int, ...]) -> BankPositions:
+    """Where any of some tokens stands, behind the expanded image."""
+    images = images_of_rows(numbers)
+    rows, ends = np.nonzero(np.isin(numbers["in.input_ids"], tokens))
+    return BankPositions(
+        rows=torch.from_numpy(rows),
+        columns=torch.from_numpy(ends + TOKENS - 1)[:, None],
+        counts=tuple(int((images[rows] == number).sum()) for number in range(images[-1] + 1)),
+    )
+
+
+def images_of_rows(numbers: Numbers) -> np.ndarray:
+    return np.repeat(np.arange(len(numbers["in.offset"]) - 1), np.diff(numbers["in.offset"]))
+
+
 def inputs(numbers: Numbers, sam: SamBackbone) -> tuple[Tensor, BankPositions, ImageContext]:
-    ids, offsets = numbers["in.input_ids"], numbers["in.offset"]
-    count = len(offsets) - 1
-    row_images = np.repeat(np.arange(count), np.diff(offsets))
-    rows, ends = np.nonzero(ids == SEGMENT)
+    ids, count = numbers["in.input_ids"], len(numbers["in.offset"]) - 1
     shapes = numbers["in.sam_mask_shape_list"].tolist()
     frames = tuple(Frame(tuple(content), (336, 336), (24, 24)) for content in numbers["in.clip_resize_list"].tolist())
     pixels = torch.stack(
@@ -100,14 +123,11 @@ def inputs(numbers: Numbers, sam: SamBackbone) -> tuple[Tensor, BankPositions, I
         mask_features=(None,) * count,
         feature_keys=(),
     )
-    targets = BankPositions(
-        rows=torch.from_numpy(rows),
-        columns=torch.from_numpy(ends + TOKENS - 1)[:, None],
-        counts=tuple(int((row_images[rows] == number).sum()) for number in range(count)),
-    )
+    # The second pass of an evaluation has <SEG> in every slot.
+    targets = positions(numbers, (SEGMENT, REJECT) if numbers.name.endswith("_reeval") else (SEGMENT,))
     context = ImageContext(
         images=images,
-        row_images=torch.from_numpy(row_images),
+        row_images=torch.from_numpy(images_of_rows(numbers)),
         image_states=hidden[:, start : start + TOKENS],
         mask_features=sam.image_features(pixels),
     )
@@ -124,6 +144,8 @@ def test_masks_of_public_implementations(name, shared, sam):
     head = make_head(kind, options, sam)
     hidden, targets, context = inputs(numbers, sam)
     made: Segmentation = head.segment(hidden, targets, context, sam)
+    if "train" in name:
+        check_losses(numbers, head, made, targets, context)
     compared = 0
     for number, (masks, low_resolution) in enumerate(
         zip(made.masks, made.low_resolution.split(made.counts), strict=True)
@@ -131,8 +153,56 @@ def test_masks_of_public_implementations(name, shared, sam):
         for key, found in ((f"out.pred_masks.{number}", masks), (f"mid.low_res_masks_s2.{number}", low_resolution)):
             if key in numbers and len(numbers[key]):
                 wanted = numbers[key].squeeze(1) if key.startswith("mid") else numbers[key]
+                wanted = wanted[np.abs(wanted).max(axis=(1, 2)) > 0]  # GSVA's own code has zeros for rejected slots
                 found = found[:, ::2, ::2] if key.startswith("mid") else found
                 assert found.shape == wanted.shape
                 assert np.abs(found.numpy() - wanted).max() / np.abs(wanted).max() < 1e-4, key
                 compared += 1
     assert compared >= len(made.masks)
+
+
+def check_losses(
+    numbers: Numbers, head: Head, made: Segmentation, targets: BankPositions, context: ImageContext
+) -> None:
+    """The mask terms of a batch, rejected slots included."""
+    truth = tuple(torch.from_numpy(numbers[f"in.masks_list.{number}"]).bool() for number in range(len(context.images)))
+    masks = tuple(of_image[of_image.flatten(1).any(dim=1)] for of_image in truth)
+    rows, columns = torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    ids = torch.from_numpy(numbers["in.input_ids"])
+    conversations = Conversations(
+        input_ids=ids,
+        segments=ids,
+        positions=ids,
+        row_images=context.row_images,
+        image_start=0,
+        labels=ids,
+        supervised=(rows, columns),
+        targets=targets,
+        slots=positions(numbers, (SEGMENT, REJECT)),
+        masks=masks,
+        ignore=(None,) * len(masks),
+        present=tuple(tuple(range(len(each))) for each in masks),
+        boxes=tuple(content_box(each) for each in masks),
+    )
+    output = AnchorSegOutput(logits=torch.zeros(0, 2), labels=rows, segmentation=made)
+    batch = Batch(records=("",) * len(masks), images=context.images, conversations=conversations)
+    terms = Objective(LossWeights(), head)(output, batch).terms
+    dice_weight = float(numbers["out.mask_dice_loss"] / terms["mask_dice"])
+    assert abs(float(2 * terms["mask_bce"] / numbers["out.mask_bce_loss"]) - 1) < 1e-4
+    assert min(abs(dice_weight / known - 1) for known in (0.5, 4)) < 1e-4
+
+
+def test_gsva_decisions(shared):
+    path = shared / "fixtures" / "baselines" / "gsva_decision.npz"
+    if not path.is_file():
+        pytest.skip("the numbers of the published baselines are not here")
+    file = np.load(path)
+    cases = sorted({key.partition(".")[0] for key in file.files})
+    for case in cases:
+        arrays = {key: torch.from_numpy(file[f"{case}.{key}"]) for key in ("truth", "argmax", "decision", "input_ids")}
+        refused = refuses(arrays["truth"], arrays["argmax"], SEGMENT, REJECT)
+        assert torch.where(refused, REJECT, SEGMENT).tolist() == arrays["decision"].tolist()
+        second = as_targets(arrays["input_ids"], SEGMENT, REJECT)
+        assert np.array_equal(second.numpy(), file[f"{case}.reeval_input_ids"])
+        assert int((second == SEGMENT).sum()) == file[f"{case}.number_of_masks"].sum()
+    assert cases
