@@ -47,6 +47,11 @@ class EvalSettings(Settings):
     padding_attention: Literal["model", "zero", "plain"] = setting(
         "model", help="attention output of padding patches: as the model was trained, or in its place zero or plain"
     )
+    bank_length: str = setting(
+        "full",
+        help="latent tokens of a bank: full (all), a number, auto (the model ends it), steady or steady:THRESHOLD (the "
+        "prior hardly changes); for models trained with --bank_length random",
+    )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     workers: int = setting(
         4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0, maximum=256
@@ -166,6 +171,7 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
         padding_attention=settings.padding_attention,
     )
     model = model.to(device)
+    model.set_bank_length(settings.bank_length)
     if settings.compile_sam:
         model.masks.image_encoder.compile()
     if settings.cuda_graphs:
@@ -175,7 +181,11 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
         model,
         registry,
         make_collator(
-            model.config, registry, max_length=settings.model_max_length, store=None if cache is None else cache.store
+            model.config,
+            registry,
+            max_length=settings.model_max_length,
+            store=None if cache is None else cache.store,
+            latents=model.bank_rule.latents,
         ),
         max_rows=settings.max_rows,
         max_new_tokens=settings.max_new_tokens,

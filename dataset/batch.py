@@ -88,13 +88,15 @@ class BankPositions:
 
     Attributes:
         rows: (N,).
-        columns: (N, K + 1) of `<REAS_1>` ... `<REAS_K>`, `<SEG>`.
+        columns: (N, L) of `<REAS_1>` ... `<SEG>`, K + 1 of them in a whole bank.
         counts: targets of each image; they sum to N.
+        lengths: of each bank, its last columns, where banks differ in length; empty where each has all columns.
     """
 
     rows: Tensor
     columns: Tensor
     counts: tuple[int, ...]
+    lengths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -160,16 +160,19 @@ class Collator:
 
     def _positions(self, rows: Sequence[_Row], images: int, *, rejections: bool) -> BankPositions:
         chosen = [
-            (number, row.image, end)
+            (number, row.image, end, slot.length)
             for number, row in enumerate(rows)
             for end, slot in row.slots
             if rejections or slot.mask is not None
         ]
-        ends = torch.tensor([end for _, _, end in chosen], dtype=torch.long)
+        ends = torch.tensor([end for _, _, end, _ in chosen], dtype=torch.long)
+        lengths = tuple(length for *_, length in chosen)
+        longest = max(lengths, default=self.prompt.bank_length)
         return BankPositions(
-            rows=torch.tensor([number for number, _, _ in chosen], dtype=torch.long),
-            columns=ends.unsqueeze(1) + torch.arange(1 - self.prompt.bank_length, 1),
-            counts=tuple(sum(image == other for _, other, _ in chosen) for image in range(images)),
+            rows=torch.tensor([number for number, *_ in chosen], dtype=torch.long),
+            columns=ends.unsqueeze(1) + torch.arange(1 - longest, 1),
+            counts=tuple(sum(image == other for _, other, *_ in chosen) for image in range(images)),
+            lengths=lengths if len(set(lengths)) > 1 else (),
         )
 
     def _conversations(self, encoded: Sequence[EncodedSample]) -> Conversations:

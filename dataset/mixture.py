@@ -78,6 +78,11 @@ class EachRecordOnce:
         return source, record - int(self._ends[source - 1] if source else 0)
 
 
+def as_it_is(sample: Sample, rng: np.random.Generator) -> Sample:
+    """A sample that is not varied."""
+    return sample
+
+
 class Mixture(Dataset[DrawnSample]):
     """Several sources as one stream.
 
@@ -86,6 +91,7 @@ class Mixture(Dataset[DrawnSample]):
         rates: relative rate of each source.
         seed: of the whole stream.
         each_record_once: visit every record once an epoch; rates then only choose what replaces a bad record.
+        vary: changes a sample by the draw's generator.
         encode: of the collator; raises `DataError` for a sample that is too long, which then counts as a bad record.
         max_attempts: bad records in a row after which the stream stops.
 
@@ -100,6 +106,7 @@ class Mixture(Dataset[DrawnSample]):
         *,
         seed: int,
         each_record_once: bool = False,
+        vary: Callable[[Sample, np.random.Generator], Sample] = as_it_is,
         encode: Callable[[Sample], EncodedSample] = lambda sample: EncodedSample(sample, ()),
         max_attempts: int = 20,
     ) -> None:
@@ -116,7 +123,7 @@ class Mixture(Dataset[DrawnSample]):
         self._replace = by_rate
         self._seed = seed
         self._max_attempts = max_attempts
-        self._encode = encode
+        self._vary, self._encode = vary, encode
 
     def __getitem__(self, draw: int) -> DrawnSample:
         """The sample of a global draw index; a bad record is replaced by another draw, and reported.
@@ -130,7 +137,8 @@ class Mixture(Dataset[DrawnSample]):
             place, record = (self._replace if attempt else self._choose)(draw, rng)
             name, source = self._sources[place]
             try:
-                return DrawnSample(self._encode(source.training_sample(record, rng)), tuple(skipped))
+                sample = self._vary(source.training_sample(record, rng), rng)
+                return DrawnSample(self._encode(sample), tuple(skipped))
             except DataError as error:
                 skipped.append(f"{name}: {error.reason} [{error.path}]")
         raise DataError(

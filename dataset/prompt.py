@@ -47,10 +47,12 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Slot:
-    """Place of a query bank or of `<REJ>`: the index of its last id, and the mask of its target or None."""
+    """Place of a query bank or of `<REJ>`: the index of its last id, the mask of its target or None, and how many ids
+    the bank has, or would have."""
 
     end: int
     mask: int | None
+    length: int
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,22 @@ class PromptEncoder:
         image_placeholder: id that stands for one image token.
         num_image_tokens: P, image tokens of one image.
         max_length: longest allowed sequence, prefix and image included.
+        latents: how many latent tokens a query bank has; None for all.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, image_placeholder: int, num_image_tokens: int, max_length: int
+        self,
+        vocabulary: Vocabulary,
+        *,
+        image_placeholder: int,
+        num_image_tokens: int,
+        max_length: int,
+        latents: int | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self.max_length = max_length
-        self.bank_length = len(vocabulary.bank_ids)
+        self._latents = latents
+        self.bank_length = len(self._bank(latents))
         start, end = vocabulary.image_ids
         opening = (vocabulary.bos_id, *self._text(f"{SYSTEM} USER:"), start)
         self.image_start = len(opening)
@@ -87,7 +97,11 @@ class PromptEncoder:
         text = text.strip()
         return self._vocabulary.encode_piece(text) if text else []
 
-    def _answer(self, parts: tuple[AnswerPart, ...], start: int) -> tuple[list[int], list[Slot]]:
+    def _bank(self, latents: int | None) -> tuple[int, ...]:
+        *reasoning, segment = self._vocabulary.bank_ids
+        return (*reasoning[:latents], segment)
+
+    def _answer(self, parts: tuple[AnswerPart, ...], start: int, bank: tuple[int, ...]) -> tuple[list[int], list[Slot]]:
         """Ids of an answer that begins at index `start` of its branch, and its slots."""
         ids: list[int] = []
         slots: list[Slot] = []
@@ -96,8 +110,8 @@ class PromptEncoder:
                 ids.extend(self._text(part))
                 continue
             mask = part.mask if isinstance(part, TargetSlot) else None
-            ids.extend((self._vocabulary.reject_id,) if mask is None else self._vocabulary.bank_ids)
-            slots.append(Slot(start + len(ids) - 1, mask))
+            ids.extend((self._vocabulary.reject_id,) if mask is None else bank)
+            slots.append(Slot(start + len(ids) - 1, mask, len(bank)))
         return ids, slots
 
     def branch(self, conversation: Conversation, record: str) -> Branch:
@@ -106,6 +120,7 @@ class PromptEncoder:
         Raises:
             DataError: if prefix and branch exceed `max_length`; nothing is ever cut.
         """
+        bank = self._bank(self._latents if conversation.latents is None else conversation.latents)
         ids: list[int] = []
         supervised: list[bool] = []
         slots: list[Slot] = []
@@ -114,7 +129,7 @@ class PromptEncoder:
             ids += self._text(f"{opening}{turn.question.strip()} ASSISTANT:")
             supervised += [False] * (len(ids) - len(supervised))
             if turn.answer is not None:
-                answer, placed = self._answer(turn.answer, len(ids))
+                answer, placed = self._answer(turn.answer, len(ids), bank)
                 ids += [*answer, self._vocabulary.eos_id]
                 slots += placed
             supervised += [True] * (len(ids) - len(supervised))

@@ -37,9 +37,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns about one image, independent of the image's other conversations."""
+    """Turns about one image, independent of the image's other conversations.
+
+    Attributes:
+        turns: in order.
+        latents: how many latent tokens its query banks have; None for as many as the prompt has by itself.
+    """
 
     turns: tuple[Turn, ...]
+    latents: int | None = None
 
     @property
     def targets(self) -> tuple[TargetSlot, ...]:

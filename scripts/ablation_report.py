@@ -53,6 +53,11 @@ ROWS = (
         "read", "READ: points beside one token",
         ("--head", "read", "--num_latents", "0", "--no_position_tables", "--point_divisor", "1"), (59.8, 67.6),
     ),
+    Row(
+        "gsva", "GSVA: one token, no prior, no tables",
+        ("--head", "gsva", "--num_latents", "0", "--no_position_tables"),
+    ),
+    Row("nested", "banks of 1 to 7 latents, drawn", (*_PAPER, "--bank_length", "random")),
     Row("improved", "improved: scaled cycles, area target", ("--prior_range", "valid", "--void_pixels", "ignore")),
 )  # fmt: skip
 

@@ -17,8 +17,9 @@ def make_collator(
     max_length: int,
     share_prefix: bool = True,
     store: FeatureStore | None = None,
+    latents: int | None = None,
 ) -> Collator:
-    """The collator that suits a model and its tokenizer."""
+    """The collator that suits a model and its tokenizer; with `latents`, query banks have so many latent tokens."""
     language_view = config.language_view
     return Collator(
         PromptEncoder(
@@ -26,6 +27,7 @@ def make_collator(
             image_placeholder=language_backbone(config.language_model).placeholder,
             num_image_tokens=language_view.num_tokens,
             max_length=max_length,
+            latents=latents,
         ),
         language_view,
         config.mask_view,

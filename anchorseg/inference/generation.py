@@ -8,15 +8,16 @@ With graphs captured (`AnchorSegModel.capture_graphs`) the same answers come fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from anchorseg.inference.grammar import BankGrammar, Generated
 from anchorseg.inference.graph_decoder import Asked, answer_with_graphs
 from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
+from anchorseg.method.bank_length import ends, first_latents
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.query_bank import locate_banks
+from anchorseg.method.query_bank import locate_banks, locate_begun_banks
 from dataset.batch import PREFIX, BankPositions, Batch, move
 
 
@@ -66,7 +67,7 @@ def answer_questions(
         asked = Asked(questions=questions, rows=rows, max_new_tokens=max_new_tokens, answer=answer)
         return answer_with_graphs(model, model.captured, images, asked)
     eos = model.config.token_ids["eos"]
-    grammar = BankGrammar(model.bank_ids)
+    grammar = BankGrammar(model.bank_ids, ends_itself=model.bank_rule.chosen)
     packed = PackedQuestions(model, images, rows)
     written: list[list[int]] = [[] for _ in questions]
     pieces: dict[int, Sequence[int]] = dict(enumerate(questions))
@@ -74,6 +75,9 @@ def answer_questions(
         states = packed.extend(pieces)
         if answer is None:
             chosen = grammar.choose(model.language.logits(states))
+            if model.bank_rule.chosen:
+                ended = _end_banks(model, packed, pieces, written)
+                chosen = [ended.get(question, ids) for question, ids in zip(pieces, chosen, strict=True)]
         else:
             chosen = [grammar.dictate(answer, len(written[question])) for question in pieces]
         cut = {q: ids[: max_new_tokens - len(written[q])] for q, ids in zip(pieces, chosen, strict=True)}
@@ -83,9 +87,24 @@ def answer_questions(
     return _finish(model, images, packed, written)
 
 
+def _end_banks(
+    model: AnchorSegModel, packed: PackedQuestions, pieces: Mapping[int, Sequence[int]], written: list[list[int]]
+) -> dict[int, tuple[int, ...]]:
+    """Keep of banks whose latents were just read what the model would have written, and say that `<SEG>` follows."""
+    ended = {}
+    for question, piece in pieces.items():
+        if piece[0] == model.bank_ids[0] and written[question]:
+            (count,) = first_latents(ends(model.language.logits(packed.states(question)).unsqueeze(0), model.bank_ids))
+            packed.take_back(question, len(piece) - count)
+            del written[question][len(written[question]) - len(piece) + count :]
+            ended[question] = model.bank_ids[-1:]
+    return ended
+
+
 def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
     ids, hidden, segments = packed.in_order()
-    found = locate_banks(ids.cpu(), model.bank_ids)  # there, for every question about a value on a GPU waits for it
+    locate = locate_begun_banks if model.bank_rule.chosen else locate_banks
+    found = locate(ids.cpu(), model.bank_ids)  # there, for every question about a value on a GPU waits for it
     positions: BankPositions = move(found, hidden.device, hidden.dtype)
     context = model.image_context(images.images, images.sequences, images.hidden, images.mask_features.result())
     segmentation = model.segment(hidden, positions, context)

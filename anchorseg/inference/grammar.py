@@ -30,16 +30,21 @@ class BankGrammar:
     """Keeps a query bank whole: its first id stands for all of it, and no other of its ids can be chosen.
 
     Without latents `<SEG>` is free, a bank of one.
+
+    Args:
+        bank_ids: the ids of a whole bank.
+        ends_itself: a begun bank stands for its latents alone, of which the model keeps some.
     """
 
-    def __init__(self, bank_ids: tuple[int, ...]) -> None:
+    def __init__(self, bank_ids: tuple[int, ...], *, ends_itself: bool = False) -> None:
         self._bank = bank_ids
+        self._begun = bank_ids[:-1] if ends_itself and len(bank_ids) > 1 else bank_ids
 
     def choose(self, logits: Tensor) -> list[tuple[int, ...]]:
         """Greedy next ids for logits (Q, V): of each question one id, or a whole bank."""
         inner = torch.tensor(self._bank[1:], dtype=torch.long, device=logits.device)
         chosen = logits.index_fill(1, inner, -torch.inf).argmax(dim=-1).tolist()
-        return [self._bank if index == self._bank[0] else (index,) for index in chosen]
+        return [self._begun if index == self._bank[0] else (index,) for index in chosen]
 
     def dictate(self, answer: Sequence[int], start: int) -> tuple[int, ...]:
         """Next ids of a given answer from `start` on: a whole bank where one stands, else one id, none at its end."""

@@ -24,7 +24,7 @@ from anchorseg.inference.grammar import Generated
 from anchorseg.inference.prefix import ImagePrefix
 from anchorseg.method.captured import CapturedParts
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.query_bank import locate_banks
+from anchorseg.method.query_bank import locate_banks, locate_begun_banks
 from dataset.batch import BankPositions, move
 from utils.cuda_graphs import Recorder
 
@@ -43,6 +43,7 @@ class DecoderSizes:
         question: longest question, in ids.
         answer: longest answer, in ids.
         bank: W.
+        ends_itself: whether the model ends a bank where it likes.
     """
 
     images: int
@@ -51,6 +52,7 @@ class DecoderSizes:
     question: int
     answer: int
     bank: int
+    ends_itself: bool
 
     @property
     def step(self) -> int:
@@ -96,6 +98,7 @@ def answer_with_graphs(model: AnchorSegModel, captured: CapturedParts, images: I
         question=_rounded(max(map(len, asked.questions)) + len(model.bank_ids)),
         answer=_rounded(asked.max_new_tokens),
         bank=len(model.bank_ids),
+        ends_itself=model.bank_rule.chosen,
     )
     with captured.decoding:
         decoder = captured.decoders.get(sizes, lambda: GraphDecoder(model, sizes, images, captured.record))
@@ -222,7 +225,12 @@ class GraphDecoder:
         """(B, M, L) ids that follow each of the ids read, greedily by logits (B, M, L, V), a begun bank to its end."""
         best = logits.index_fill(3, self._bank[1:], -torch.inf).argmax(dim=3)
         begun = pieces.unsqueeze(3) == self._bank[:-1]
-        best = torch.where(begun.any(dim=3), (begun * self._bank[1:]).sum(dim=3), best)
+        following = (begun * self._bank[1:]).sum(dim=3)
+        if self._sizes.ends_itself:
+            segment = self._model.bank_ids[-1]
+            ends = logits[..., segment] >= logits.gather(3, following.unsqueeze(3)).squeeze(3)
+            following = torch.where(ends, segment, following)
+        best = torch.where(begun.any(dim=3), following, best)
         offsets = torch.arange(1, pieces.shape[2] + 1, device=pieces.device)
         given = self._given[(self._written.unsqueeze(2) + offsets).clamp(min=0, max=len(self._given) - 1)]
         return torch.where(given == NO_ID, best, given)
@@ -249,7 +257,7 @@ class GraphDecoder:
             behind = stretches[row, slot, len(question) :]
             written.append(behind[behind != NO_ID].tolist())
         self._last_answer = written[-1]
-        positions = locate_banks(ids, self._model.bank_ids)
+        positions = (locate_begun_banks if sizes.ends_itself else locate_banks)(ids, self._model.bank_ids)
         numbers = torch.full((sizes.images, sizes.questions), NO_ID)
         numbers[tuple(zip(*slots, strict=True))] = torch.arange(len(slots))
         of_targets = numbers[positions.rows, (positions.columns[:, -1] - sizes.prefix) // sizes.stretch]

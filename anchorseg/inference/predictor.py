@@ -130,7 +130,7 @@ class AnchorSegPredictor:
     def __init__(self, model: AnchorSegModel, registry: TokenRegistry, *, max_length: int = 2048) -> None:
         self.model = model.eval()
         self.registry = registry
-        self.collator = make_collator(model.config, registry, max_length=max_length)
+        self.collator = make_collator(model.config, registry, max_length=max_length, latents=model.bank_rule.latents)
         self._set_by: WeakKeyDictionary[Thread, ImageSession] = WeakKeyDictionary()
         self._lock = Lock()
 
@@ -145,6 +145,7 @@ class AnchorSegPredictor:
         quantisation: Quantization | None = None,
         padding_attention: PaddingAttention = "model",
         cuda_graphs: bool = False,
+        bank_length: str = "full",
     ) -> AnchorSegPredictor:
         """Load a model folder.
 
@@ -156,13 +157,15 @@ class AnchorSegPredictor:
             quantisation: the earlier name of `quantization`.
             padding_attention: see `load_model`; "plain" is that of the published demos.
             cuda_graphs: run the model as CUDA graphs, see `AnchorSegModel.capture_graphs`.
+            bank_length: how long query banks are, see `anchorseg.method.bank_length.bank_rule`.
 
         Raises:
-            SettingsError: if CUDA graphs cannot be used there.
+            SettingsError: if CUDA graphs cannot be used there, or for a bank length that the model was not trained for.
         """
         model, registry = load_model(
             folder, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
         )
+        model.set_bank_length(bank_length)
         predictor = cls(model.to(device), registry)
         if cuda_graphs:
             predictor.model.capture_graphs()

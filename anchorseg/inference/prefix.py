@@ -89,6 +89,7 @@ class PackedQuestions:
         self._valid = images.valid
         self._hidden = [images.hidden]
         self._lengths = [self._ids.shape[1]] * len(rows)
+        self._last: dict[int, tuple[int, int, int]] = {}
 
     def extend(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
         """Read further ids of some questions: the hidden state after each, (len(pieces), D).
@@ -97,11 +98,11 @@ class PackedQuestions:
             pieces: at least one id for each question that goes on.
         """
         columns: list[list[tuple[int, int, int]]] = [[] for _ in self._ids]
-        ends = []
+        self._last = {}
         for question, piece in pieces.items():
             row, start = self._rows[question], self._lengths[question]
+            self._last[question] = (row, len(columns[row]), len(piece))
             columns[row] += [(index, question + 1, start + step) for step, index in enumerate(piece)]
-            ends.append((row, len(columns[row]) - 1))
             self._lengths[question] += len(piece)
         width = max(map(len, columns))
         padded = [row + [(0, PADDING, 0)] * (width - len(row)) for row in columns]
@@ -113,8 +114,22 @@ class PackedQuestions:
         visible = visibility(self._segments, self._valid, zero_padding=zero_padding)[:, -width:]
         embeddings = self._model.language.embed_tokens(ids)
         self._hidden.append(self._model.language.hidden_states(embeddings, positions, visible, self._cache))
-        rows, places = zip(*ends, strict=True)
-        return self._hidden[-1][list(rows), list(places)]
+        rows, starts, lengths = zip(*self._last.values(), strict=True)
+        ends = [start + length - 1 for start, length in zip(starts, lengths, strict=True)]
+        return self._hidden[-1][list(rows), ends]
+
+    def states(self, question: int) -> Tensor:
+        """The hidden states after each id of a question that the last `extend` read."""
+        row, start, length = self._last[question]
+        return self._hidden[-1][row, start : start + length]
+
+    def take_back(self, question: int, count: int) -> None:
+        """Forget the last ids of a question that the last `extend` read: nothing sees them any more."""
+        row, start, length = self._last[question]
+        first = self._ids.shape[1] - self._hidden[-1].shape[1] + start + length - count
+        self._segments[row, first : first + count] = PADDING
+        self._valid[row, first : first + count] = False
+        self._lengths[question] -= count
 
     def in_order(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ids (B, S), states (B, S, D) and segments (B, S): the prefix, question after question, padding last.

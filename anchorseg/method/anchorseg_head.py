@@ -5,6 +5,9 @@ Letters: B images, R rows, T positions, N targets, K latent tokens, P image toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from anchorseg.method import cycle
@@ -14,9 +17,11 @@ from anchorseg.method.head import (
     ImageTruth,
     Prior,
     Segmentation,
+    at_image_size,
     decode,
     ground,
     prior_of_nothing,
+    responses_of,
 )
 from anchorseg.method.losses import MaskLoss
 from anchorseg.method.options import Method
@@ -39,11 +44,33 @@ class AnchorSegHead(Head[Method]):
         self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
     ) -> Segmentation:
         """See `Head`."""
-        bank: QueryBank = self.query_bank(*gather_states(hidden, targets))
-        prior = self.spatial_prior(bank.anchors, targets, context) if self.options.spatial_prior else None
+        contextual, anchors = gather_states(hidden, targets)
+        prior = self.spatial_prior(anchors, targets, context) if self.options.spatial_prior else None
         injected = prior.maps if prior is not None and self.options.inject_prior else None
         features = masks.condition(context.mask_features[context.row_images[targets.rows]], injected)
-        return decode(masks, features, bank.queries, targets, context.images, prior)
+        if not targets.lengths:
+            bank: QueryBank = self.query_bank(contextual, anchors)
+            return decode(masks, features, bank.queries, targets, context.images, prior)
+        decoded = []
+        groups = of_equal_length(targets.lengths)
+        for length, chosen in groups.items():
+            at = torch.tensor(chosen, device=hidden.device)
+            bank = self.query_bank(contextual[at, contextual.shape[1] + 1 - length :], anchors[at])
+            decoded.append(masks(features[at], bank.queries))
+        order = torch.tensor([place for chosen in groups.values() for place in chosen], device=hidden.device).argsort()
+        low_resolution, iou = (torch.cat(parts)[order] for parts in zip(*decoded, strict=True))
+        return at_image_size(masks, low_resolution, iou, targets, context.images, prior)
+
+    def responses(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Tensor:
+        """The responses (N, P) of `spatial_prior` alone."""
+        options = self.options
+        return responses_of(
+            anchors,
+            targets,
+            context,
+            valid_only=options.prior_range == "valid",
+            float32=options.similarity_precision == "float32",
+        )[1]
 
     def spatial_prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
         """Ground the anchors (N, D) of targets in their images' token states (paper, Eq. 6 and 7)."""
@@ -92,3 +119,8 @@ class AnchorSegHead(Head[Method]):
     def trained(self) -> dict[str, list[nn.Parameter]]:
         """See `Head`."""
         return self.query_bank.groups()
+
+
+def of_equal_length(lengths: Sequence[int]) -> dict[int, list[int]]:
+    """Which banks have each length; SAM's decoder has no mask that would hide queries of a longer one."""
+    return {length: [place for place, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}

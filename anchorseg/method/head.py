@@ -140,6 +140,10 @@ class Head(ABC, Generic[Options]):
         """The prior of no target."""
         return None
 
+    def responses(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Tensor:
+        """Responses (N, P) of image tokens to anchors (N, D), which a head with a spatial prior has."""
+        raise NotImplementedError
+
     def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
         """What one image's targets are trained with beside BCE and Dice of their masks, by name."""
         return {}
@@ -179,11 +183,8 @@ def ground(
         valid_only: scale responses over the patches that show the image; those of padding become 0.
         float32: compare in float32, whatever the type of the states.
     """
-    images, states = context.images, context.image_states[targets.rows]
-    if float32:
-        anchors, states = anchors.float(), states.float()
-    scores = similarity(anchors, states)
-    responses = min_max(scores, images.patch_valid[context.row_images[targets.rows]] if valid_only else None)
+    images = context.images
+    scores, responses = responses_of(anchors, targets, context, valid_only=valid_only, float32=float32)
     maps = tuple(
         tokens_to_map(of_image.float(), frame, size)
         for of_image, frame, size in zip(
@@ -191,6 +192,18 @@ def ground(
         )
     )
     return Prior(similarity=scores, responses=responses, maps=maps)
+
+
+def responses_of(
+    anchors: Tensor, targets: BankPositions, context: ImageContext, *, valid_only: bool, float32: bool
+) -> tuple[Tensor, Tensor]:
+    """Similarity (N, P) of anchors to their images' token states, and responses (N, P); see `ground`."""
+    states = context.image_states[targets.rows]
+    if float32:
+        anchors, states = anchors.float(), states.float()
+    scores = similarity(anchors, states)
+    valid = context.images.patch_valid[context.row_images[targets.rows]] if valid_only else None
+    return scores, min_max(scores, valid)
 
 
 def prior_of_nothing(context: ImageContext, maps: tuple[Tensor, ...]) -> Prior:

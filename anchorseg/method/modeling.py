@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from anchorseg.method import model_folder
+from anchorseg.method.bank_length import BankRule, bank_rule
 from anchorseg.method.captured import CapturedParts, CapturedTraining
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.head import Head, ImageContext, Segmentation
@@ -80,6 +81,7 @@ class AnchorSegModel(PreTrainedModel):
         self.head: Head = head_entry(config.head).load()(method, self.width, masks.prompt_width)
         for name, module in self.head.modules.items():
             self.add_module(name, module)
+        self.bank_rule = BankRule()
         self.captured: CapturedParts | None = None
         self.captured_training: CapturedTraining | None = None
         self.post_init()
@@ -144,9 +146,21 @@ class AnchorSegModel(PreTrainedModel):
 
     @property
     def bank_ids(self) -> tuple[int, ...]:
-        """The K + 1 token ids of one target, as the configuration holds them."""
+        """The token ids of one target, K latent ones or fewer by `bank_rule`, and `<SEG>`."""
         ids = self.config.token_ids
-        return (*ids["reasoning"], ids["segment"])
+        return (*ids["reasoning"][: self.bank_rule.latents], ids["segment"])
+
+    def set_bank_length(self, rule: str) -> None:
+        """Choose how long query banks are in inference; collators take the number of latents from `bank_rule`.
+
+        Args:
+            rule: see `anchorseg.method.bank_length.bank_rule`.
+
+        Raises:
+            SettingsError: for a rule that is not known, or that this model was not trained for.
+        """
+        nested = getattr(self.method, "bank_length", "full") == "random"
+        self.bank_rule = bank_rule(rule, self.method.num_latents, nested=nested)
 
     def token_valid(self, sequences: Sequences, patch_valid: Tensor) -> Tensor:
         """(R, T) false at padding and at padding patches, of which `patch_valid` is (B, P)."""
@@ -260,11 +274,11 @@ class AnchorSegModel(PreTrainedModel):
         """
         if len(targets) == 0:
             return self.head.nothing(context, self.masks)
-        return self.head.segment(hidden, targets, context, self.masks)
+        return self.head.segment(hidden, self.bank_rule.shorten(self, hidden, targets, context), context, self.masks)
 
     def _stand_in(self, batch: Batch) -> BankPositions:
         """One target without truth for a batch of text only: ranks must run the same graph to reduce gradients."""
-        columns = torch.arange(1, self.method.bank_length + 1, device=batch.conversations.input_ids.device)
+        columns = torch.arange(1, self.method.bank_size + 1, device=batch.conversations.input_ids.device)
         return BankPositions(
             rows=torch.zeros_like(columns[:1]),
             columns=columns.unsqueeze(0),

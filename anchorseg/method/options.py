@@ -38,7 +38,7 @@ class MethodOptions(Settings):
     )
 
     @property
-    def bank_length(self) -> int:
+    def bank_size(self) -> int:
         """Queries of one target, K + 1."""
         return self.num_latents + 1
 
@@ -63,6 +63,9 @@ class Method(MethodOptions):
 
     num_latents: int = setting(
         7, help="K; the query bank has K + 1 queries (Table 4: 3, 7, 15, 31)", minimum=0, maximum=255
+    )
+    bank_length: Literal["full", "random"] = setting(
+        "full", help="full: every bank has K latent tokens; random: 1 to K, drawn for each conversation"
     )
     contextual_queries: bool = setting(
         True, help="give the K contextual queries to the mask decoder (Table 5, Exp. 4 when off)"
@@ -91,6 +94,11 @@ class Method(MethodOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.bank_length == "random" and not (self.num_latents and self.contextual_queries):
+            raise ValueError(
+                f"bank_length random draws how many latent queries a bank has, but num_latents is {self.num_latents} "
+                f"and contextual_queries is {'on' if self.contextual_queries else 'off'}; use bank_length full"
+            )
         needs_prior = {
             "inject_prior": self.inject_prior,
             "token_to_mask": self.token_to_mask,

@@ -49,6 +49,34 @@ def locate_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
     return BankPositions(rows=rows, columns=columns, counts=counts)
 
 
+def locate_begun_banks(input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
+    """`locate_banks` for banks of any length, whose first latent ids `<SEG>` follows.
+
+    Args:
+        input_ids: (B, T) token ids on the host.
+        bank_ids: the K + 1 ids of a whole bank.
+
+    Raises:
+        ValueError: if a `<SEG>` follows a latent id that does not follow those before it.
+    """
+    *latents, segment = bank_ids
+    order = {index: place for place, index in enumerate(latents, 1)}
+    places = (input_ids == segment).nonzero().tolist()
+    lengths = []
+    for row, end in places:
+        count = order.get(int(input_ids[row, end - 1]), 0) if end else 0
+        if input_ids[row, max(end - count, 0) : end].tolist() != latents[:count]:
+            raise ValueError(f"row {row}, position {end}: <SEG> follows the latent {count} without those before it")
+        lengths.append(count + 1)
+    rows, ends = torch.tensor(places, dtype=torch.long).reshape(-1, 2).unbind(dim=1)
+    return BankPositions(
+        rows=rows,
+        columns=ends.unsqueeze(1) + torch.arange(1 - max(lengths, default=len(bank_ids)), 1),
+        counts=tuple(torch.bincount(rows, minlength=len(input_ids)).tolist()),
+        lengths=tuple(lengths) if len(set(lengths)) > 1 else (),
+    )
+
+
 def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Tensor]:
     """States that *predict* the bank's tokens: one position before each (released weights depend on it).
 
@@ -69,6 +97,8 @@ def _projection(width: int, prompt_width: int) -> nn.Sequential:
 
 class QueryBankProjector(nn.Module):
     """Q = [g(c_1), ..., g(c_K), f(a)] + E (paper, Eq. 5, and section 3.2 on positional embeddings).
+
+    Of a bank with k < K latents these take E's first k rows, and the anchor its last one.
 
     Args:
         width: D.
@@ -92,8 +122,13 @@ class QueryBankProjector(nn.Module):
         }
 
     def forward(self, contextual: Tensor, anchors: Tensor) -> QueryBank:
-        """Project contextual (N, K, D) and anchor (N, D) states to the ordered bank."""
+        """Project contextual (N, k, D) and anchor (N, D) states to the ordered bank."""
         queries = self.anchor_projection(anchors).unsqueeze(1)
-        if self.contextual_projection is not None:
-            queries = torch.cat([self.contextual_projection(contextual), queries], dim=1)
-        return QueryBank(queries + self.positions[: queries.shape[1]], anchors)
+        positions: Tensor = self.positions
+        if self.contextual_projection is None:
+            return QueryBank(queries + positions[:1], anchors)
+        queries = torch.cat([self.contextual_projection(contextual), queries], dim=1)
+        latents = contextual.shape[1]
+        if latents < len(positions) - 1:
+            positions = torch.cat([positions[:latents], positions[-1:]])
+        return QueryBank(queries + positions, anchors)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from anchorseg.method.options import Method, MethodOptions
 from anchorseg.training.settings import DataSettings
 from dataset.batch import Batch
 from dataset.checking import Outcome, check_records, refuse_faults, sentence
 from dataset.collator import Collator
-from dataset.mixture import MAX_SKIPPED, DrawnSample, Mixture, ResumableBatchSampler
+from dataset.mixture import MAX_SKIPPED, DrawnSample, Mixture, ResumableBatchSampler, as_it_is
 from dataset.readers.folder import DataFolder
 from dataset.readers.records import default_index_folder
 from dataset.registry import datasets, open_benchmark, training_sources
+from dataset.sample import Sample
 from dataset.source import Benchmark, Checkable, FamilyOptions, Source
 from utils.distributed import is_main
 from utils.errors import DataError
@@ -60,14 +64,30 @@ def family_options(settings: DataSettings) -> FamilyOptions:
     )
 
 
-def build_mixture(settings: DataSettings, collator: Collator, *, seed: int) -> Mixture:
+def with_banks_of_random_length(sample: Sample, rng: np.random.Generator, *, num_latents: int) -> Sample:
+    """A sample whose conversations have 1 to `num_latents` latent tokens in each of their banks, drawn for each."""
+    lengths = rng.integers(1, num_latents + 1, size=len(sample.conversations)).tolist()
+    drawn = (replace(each, latents=length) for each, length in zip(sample.conversations, lengths, strict=True))
+    return replace(sample, conversations=tuple(drawn))
+
+
+def build_mixture(
+    settings: DataSettings, collator: Collator, *, seed: int, method: MethodOptions | None = None
+) -> Mixture:
     """The training stream for a collator; a family of rate 0 is not read, and the datasets of one share its rate.
+
+    Args:
+        settings: of the data.
+        collator: encodes conversations.
+        seed: of the stream.
+        method: whose `bank_length` may be random.
 
     Raises:
         DataError: for an unknown family or dataset, or annotations that cannot be used.
         FileNotFoundError: for missing data.
     """
     data, options = data_folder(settings.dataset_dir, settings.index_dir), family_options(settings)
+    latents = method.num_latents if isinstance(method, Method) and method.bank_length == "random" else None
     sources: list[tuple[str, Source]] = []
     rates: list[float] = []
     for family, rate in zip(settings.dataset.split("||"), settings.sample_rates, strict=True):
@@ -83,6 +103,7 @@ def build_mixture(settings: DataSettings, collator: Collator, *, seed: int) -> M
         rates,
         seed=seed,
         each_record_once=settings.sampling == "epoch",
+        vary=as_it_is if latents is None else partial(with_banks_of_random_length, num_latents=latents),
         encode=collator.encode,
         max_attempts=1 if settings.strict_data else 20,
     )

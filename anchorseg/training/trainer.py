@@ -81,7 +81,7 @@ class Trainer:
         )
         self.objective = Objective(settings.loss_weights(), model.head)
         self.benchmarks = self._benchmarks()
-        self.mixture = build_mixture(settings, self.collator, seed=settings.seed)
+        self.mixture = build_mixture(settings, self.collator, seed=settings.seed, method=settings.method())
         self.skips = SkipCounter()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         given, free = to_dict(settings), names_that_may_change(TrainSettings)
