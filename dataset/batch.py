@@ -164,6 +164,7 @@ class Conversations(Sequences):
         ignore: of each image the pixels (n, H, W) that count neither for a target nor against it, or None.
         present: of each image which of its targets have a pixel.
         boxes: of each image the box outside which all its masks are zero.
+        asked_in: of each image the number of the conversation that each target is in.
     """
 
     labels: Tensor
@@ -174,6 +175,7 @@ class Conversations(Sequences):
     ignore: tuple[Tensor | None, ...]
     present: tuple[tuple[int, ...], ...]
     boxes: tuple[Box, ...]
+    asked_in: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

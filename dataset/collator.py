@@ -40,6 +40,13 @@ class EncodedSample:
         places = (slot.mask for branch in self.branches for slot in branch.slots)
         return np.array([mask for mask in places if mask is not None], dtype=int)
 
+    @property
+    def asked_in(self) -> tuple[int, ...]:
+        """Number of the conversation of each target, in reading order."""
+        return tuple(
+            number for number, branch in enumerate(self.branches) for slot in branch.slots if slot.mask is not None
+        )
+
 
 def _pad(rows: list[list[int]], value: int) -> Tensor:
     length = max(len(row) for row in rows)
@@ -195,4 +202,5 @@ class Collator:
             ignore=tuple(None if each is None else torch.from_numpy(each) for each in ignored),
             present=tuple(tuple(each.flatten(1).any(dim=1).nonzero()[:, 0].tolist()) for each in masks),
             boxes=tuple(map(content_box, masks)),
+            asked_in=tuple(one.asked_in for one in encoded),
         )

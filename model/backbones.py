@@ -81,6 +81,12 @@ class LanguageBackbone(Protocol):
     def fixed_cache(self, cache: Any, capacity: int) -> Any:
         """A cache of so many positions for rows like those of a filled one; see `model.fixed_cache.FixedCache`."""
 
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters that train beside adapters and vocabulary tables, by name of the group."""
+
+    def draw_new(self, dtype: torch.dtype) -> None:
+        """Draw the parameters that no published file holds, vocabulary tables left out."""
+
     def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
         """Image tokens (B, P, D) of views (B, 3, S, S), of which `patch_valid` (B, P) says what is no padding."""
 

@@ -206,6 +206,13 @@ class LlavaBackbone(nn.Module):
         """See `LanguageBackbone`."""
         return FixedCache(cache, capacity)
 
+    def trained(self) -> dict[str, list[nn.Parameter]]:
+        """See `LanguageBackbone`."""
+        return {}
+
+    def draw_new(self, dtype: torch.dtype) -> None:
+        """See `LanguageBackbone`; nothing but rows of the vocabulary tables is new."""
+
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """See `LanguageBackbone`."""
         return self.language_model.embed_tokens(ids)

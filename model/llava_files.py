@@ -7,7 +7,7 @@ LLaMA's names plus `mm_projector` (`liuhaotian/llava-v1.5-7b`), with CLIP in a f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ def clip_config(folder: Path) -> CLIPVisionConfig:
     """
     config = read_config(folder)
     vision = config.get("vision_config", config)
-    if "clip" not in str(config.get("model_type", "")):
+    if "clip" not in str(vision.get("model_type", "")) + str(config.get("model_type", "")):
         raise CheckpointError(
             f"{folder}: model_type is {config.get('model_type')!r}; --vision_tower needs a CLIP folder, such as "
             "openai/clip-vit-large-patch14-336"
@@ -265,8 +265,40 @@ def check_size(found: LlavaConfig, expected: LlavaConfig, *, folder: Path, tower
         )
 
 
+def load_tower(
+    tower: nn.Module, files: TensorFiles, dtype: torch.dtype, resize: Callable[[Tensor], Tensor]
+) -> LoadReport:
+    """Fill a CLIP without its last norm from a CLIP or LLaVA folder; its table of positions is resized.
+
+    Raises:
+        CheckpointError: if a tensor is missing, unknown or of another shape.
+    """
+
+    within_llava = any("vision_tower." in name for name in files)
+
+    def own(name: str) -> str | None:
+        renamed = from_transformers(name) if within_llava else from_clip(name)
+        return renamed.removeprefix(CLIP_PREFIX) if renamed and renamed.startswith(CLIP_PREFIX) else None
+
+    shapes = {name: value.shape for name, value in tower.state_dict().items()}
+    table = "embeddings.position_embedding.weight"
+    # The norm after the last layer is not needed, nor all of LLaVA that is not CLIP.
+    unused = rf"{ROTARY_BUFFERS}|{CLIP_TEXT_SIDE}|post_layernorm\."
+    unused += r"|^(?!.*vision_tower\.)" if within_llava else ""
+    report = match(shapes, files, own, unused=unused, longer=(table,))
+    assign(tower, files, report, dtype, {table: resize})
+    return report
+
+
 def load_published(
-    network: nn.Module, files: LlavaFiles, dtype: torch.dtype, pieces: int, tables: tuple[str, ...]
+    network: nn.Module,
+    files: LlavaFiles,
+    dtype: torch.dtype,
+    pieces: int,
+    tables: tuple[str, ...],
+    *,
+    adapt: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    drawn: tuple[str, ...] = (),
 ) -> list[LoadReport]:
     """Fill a `LlavaForConditionalGeneration`; the vocabulary tables keep their drawn rows after LLaMA's pieces.
 
@@ -276,12 +308,14 @@ def load_published(
         dtype: of the weights.
         pieces: tokens of the published tokenizer.
         tables: names of the vocabulary tables' weights.
+        adapt: what is made of other tensors, which may have another number of rows.
+        drawn: beginnings of names that keep their drawn weights.
 
     Raises:
         CheckpointError: if a tensor is missing, unknown or of another shape.
     """
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    adapt = {name: _keep_new_rows(network.get_parameter(name), pieces, name) for name in tables}
+    shapes = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(drawn)}
+    adapted = {name: _keep_new_rows(network.get_parameter(name), pieces, name) for name in tables} | dict(adapt or {})
     pairs = [
         (
             source,
@@ -289,15 +323,22 @@ def load_published(
                 {name: shape for name, shape in shapes.items() if source.holds(name)},
                 source.files,
                 source.rename,
-                unused=source.unused,
-                longer=tables,
+                unused="|".join([source.unused, *(_published(name) for name in drawn)]),
+                longer=tuple(adapted),
             ),
         )
         for source in files.sources
     ]
     for source, report in pairs:
-        assign(network, source.files, report, dtype, adapt)
+        assign(network, source.files, report, dtype, adapted)
     return [report for _, report in pairs]
+
+
+def _published(beginning: str) -> str:
+    """Regular expression of the published names, in either layout, of tensors whose own names begin so."""
+    originals = {original for own, original in ORIGINAL_NAMES if own.startswith(beginning)}
+    names = {beginning, beginning.removeprefix("model."), *originals}
+    return "|".join(rf"^(?:model\.)?{re.escape(name.removeprefix('model.'))}" for name in sorted(names))
 
 
 def _keep_new_rows(table: Tensor, pieces: int, name: str) -> Callable[[Tensor], Tensor]:

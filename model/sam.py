@@ -28,7 +28,7 @@ from utils.loading import LoadReport
 from utils.tensor_files import TensorFiles
 
 
-def _load_modeling() -> ModuleType:
+def load_modeling() -> ModuleType:
     """Import `segment_anything.modeling` without the package's `__init__`, which needs torchvision."""
     if "segment_anything" in sys.modules:
         return importlib.import_module("segment_anything.modeling")
@@ -44,7 +44,21 @@ def _load_modeling() -> ModuleType:
         del sys.modules["segment_anything"]
 
 
-_sam = _load_modeling()
+_sam = load_modeling()
+
+
+def encode_places(places: Tensor, matrix: Tensor) -> Tensor:
+    """SAM's encoding (..., C) of places (..., 2), x and y in [-1, 1], by its random matrix (2, C / 2)."""
+    angles = 2 * math.pi * (places @ matrix)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def encode_grid(matrix: Tensor, side: int) -> Tensor:
+    """SAM's encoding (1, C, S, S) of the centres of a grid's cells, in the type of its matrix."""
+    centres = (torch.arange(side, device=matrix.device, dtype=matrix.dtype) + 0.5) / side
+    centres = 2 * centres - 1
+    columns_and_rows = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
+    return encode_places(columns_and_rows, matrix).permute(2, 0, 1).unsqueeze(0)
 
 
 _TINY = SamSizes(
@@ -204,7 +218,7 @@ class SamBackbone(nn.Module):
         encoder = self.prompt_encoder
         weight = encoder.pe_layer.positional_encoding_gaussian_matrix
         matrix = weight.float() if self.positions == "float32" else weight
-        places = self._encode_places(2 * (points.to(matrix.dtype) + 0.5) / self.sizes.image_size - 1, matrix)
+        places = encode_places(2 * (points.to(matrix.dtype) + 0.5) / self.sizes.image_size - 1, matrix)
         # Called and not read, as in `no_prior_features`.
         index = labels.new_zeros(1)
         negative, positive = (table(index) for table in encoder.point_embeddings[:2])
@@ -220,17 +234,7 @@ class SamBackbone(nn.Module):
         )
 
     def _encode_grid(self, matrix: Tensor) -> Tensor:
-        matrix = matrix.float() if self.positions == "float32" else matrix
-        centres = (torch.arange(self.sizes.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.sizes.grid
-        centres = 2 * centres - 1
-        columns_and_rows = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1)
-        return self._encode_places(columns_and_rows, matrix).permute(2, 0, 1).unsqueeze(0)
-
-    @staticmethod
-    def _encode_places(places: Tensor, matrix: Tensor) -> Tensor:
-        """SAM's encoding (..., C) of places (..., 2), x and y in [-1, 1]."""
-        angles = 2 * math.pi * (places @ matrix)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return encode_grid(matrix.float() if self.positions == "float32" else matrix, self.sizes.grid)
 
     def forward(self, features: Tensor, queries: Tensor, *, multimask: bool = False) -> tuple[Tensor, Tensor]:
         """Decode masks from conditioned features and the query bank (paper, Eq. 8).

@@ -23,6 +23,7 @@ PAPER = {
     ("7b", "anchorseg"): "306.29 M of 7.77 B (3.94 %)",
     ("7b", "lisa"): "288.25 M of 7.71 B (3.74 %)",
     ("7b", "gsva"): "288.26 M",
+    ("7b", "pixellm"): "375.72 M",
 }
 
 
@@ -67,6 +68,8 @@ def table(settings: ModelSettings) -> str:
     if settings.head == "anchorseg":
         gate, projector = unused_in_published(model)
         sums.append(("with the published layer gate and projector", trained + gate, total + gate + projector))
+    if "neck" in groups:
+        sums.append(("without the neck, which PixelLM's code leaves", trained - groups["neck"], total))
     for name, first, second in sums:
         lines.append(f"{name:<44}{first / 1e6:>10.2f} M of {second / 1e9:.3f} B ({first / second:.2%})")
     lines.append(f"{'paper, Table 7':<44}    {PAPER.get((settings.size, settings.head), 'not given')}")

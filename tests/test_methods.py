@@ -17,8 +17,13 @@ pytestmark = pytest.mark.slow
 METHODS = {
     "lisa": ("--head", "lisa", "--num_latents", "0", "--no_position_tables"),
     "read": ("--head", "read", "--num_latents", "0", "--no_position_tables"),
+    "pixellm": (
+        "--head", "pixellm", "--num_latents", "5", "--language_model", "llava-pixellm", "--mask_model", "pixellm",
+        "--overlap_loss",
+    ),
     "gsva": ("--head", "gsva", "--num_latents", "0", "--no_position_tables"),
-}
+    "nested": ("--bank_length", "random"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)

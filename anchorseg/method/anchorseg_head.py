@@ -87,10 +87,10 @@ class AnchorSegHead(Head[Method]):
         """See `Head`."""
         return prior_of_nothing(context, maps) if self.options.spatial_prior else None
 
-    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
+    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss | Tensor]:
         """Token-Mask Cycle Consistency, `t2m` and `m2t` (paper, Eq. 9 to 11)."""
         options, prior = self.options, segmentation.prior
-        terms: dict[str, MaskLoss] = {}
+        terms: dict[str, MaskLoss | Tensor] = {}
         if prior is not None and options.token_to_mask:
             maps = prior.maps[truth.image][truth.kept]
             terms["t2m"] = cycle.token_to_mask(

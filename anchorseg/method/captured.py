@@ -113,7 +113,8 @@ class CapturedTraining:
         tables = {id(p) for name in language.vocabulary_tables for p in module.get_submodule(name).parameters()}
         weights = [p for p in language.adapted.parameters() if p.requires_grad and id(p) not in tables]
         record = recorder()
-        self._features = CapturedCall(lambda *views: (language.image_features(*views),), record)
+        # As it is where its projector trains.
+        self._features = None if language.trained() else CapturedCall(self._one_feature, record)
         self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), record)
         self._states = CapturedGradient(language.hidden_states, weights, record)
         self.embed = language.embed
@@ -132,8 +133,13 @@ class CapturedTraining:
 
     def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
         """See `LanguageBackbone`."""
+        if self._features is None:
+            return self._model.language.image_features(pixels, patch_valid)
         (features,) = self._features(pixels, patch_valid)
         return features
+
+    def _one_feature(self, pixels: Tensor, patch_valid: Tensor) -> tuple[Tensor]:
+        return (self._model.language.image_features(pixels, patch_valid),)
 
     def hidden_states(self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
         """See `LanguageBackbone`."""

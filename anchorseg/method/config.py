@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
 
-from anchorseg.method.heads import head_entry
+from anchorseg.method.heads import check_masks, head_entry
 from anchorseg.method.options import MethodOptions
 from anchorseg.method.tokens import TokenStrings
 from model.backbones import language_backbone, mask_backbone
@@ -65,6 +65,7 @@ class AnchorSegConfig(PreTrainedConfig):
         for old, name in OLD_NAMES.items():
             if old in kwargs:
                 setattr(self, name, kwargs.pop(old))
+        check_masks(self.head, self.mask_model)
         language = language_backbone(self.language_model)
         self.language_config = language.read_config(self.language_config or {})
         self.mask_config = _checked(mask_backbone(self.mask_model).Sizes, self.mask_config, "mask_config")

@@ -78,6 +78,7 @@ class ImageTruth:
         masks: (n, H, W) boolean.
         ignore: (n, H, W) boolean pixels to be left out, or None.
         box: outside which all masks are zero.
+        asked_in: number of the conversation of each target.
     """
 
     image: int
@@ -85,6 +86,7 @@ class ImageTruth:
     masks: Tensor
     ignore: Tensor | None
     box: Box
+    asked_in: tuple[int, ...]
 
 
 Options = TypeVar("Options", bound=MethodOptions)
@@ -144,8 +146,9 @@ class Head(ABC, Generic[Options]):
         """Responses (N, P) of image tokens to anchors (N, D), which a head with a spatial prior has."""
         raise NotImplementedError
 
-    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss]:
-        """What one image's targets are trained with beside BCE and Dice of their masks, by name."""
+    def losses(self, segmentation: Segmentation, truth: ImageTruth, images: Images) -> dict[str, MaskLoss | Tensor]:
+        """What one image's targets are trained with beside BCE and Dice of their masks, by name; a tensor (n,) is BCE
+        alone."""
         return {}
 
     def rejected(self, count: int, size: Size, like: Tensor) -> MaskLoss | None:

@@ -54,9 +54,8 @@ class Objective:
         for truth in self._truths(batch.conversations):
             count += len(truth.masks)
             logits = segmentation.masks[truth.image][truth.kept]
-            terms = {"mask": mask_loss(logits, truth.masks, ignore=truth.ignore)}
-            terms |= self.head.losses(segmentation, truth, batch.images)
-            for name, loss in terms.items():
+            _add(sums, "mask", mask_loss(logits, truth.masks, ignore=truth.ignore))
+            for name, loss in self.head.losses(segmentation, truth, batch.images).items():
                 _add(sums, name, loss)
         if count == 0:
             # Keeps the mask path in the graph, so that every rank reduces the same gradients.
@@ -89,10 +88,14 @@ class Objective:
                 masks=masks[kept],
                 ignore=None if ignore is None else ignore[kept],
                 box=conversations.boxes[image],
+                asked_in=tuple(conversations.asked_in[image][target] for target in present),
             )
 
 
-def _add(sums: dict[str, list[Tensor]], name: str, loss: MaskLoss) -> None:
+def _add(sums: dict[str, list[Tensor]], name: str, loss: MaskLoss | Tensor) -> None:
+    if isinstance(loss, Tensor):
+        sums.setdefault(f"{name}_bce", []).append(loss.sum())
+        return
     sums.setdefault(f"{name}_bce", []).append(loss.bce.sum())
     sums.setdefault(f"{name}_dice", []).append(loss.dice.sum())
 

@@ -180,6 +180,29 @@ class ReadOptions(LisaOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PixelOptions(MethodOptions):
+    """PixelLM: tokens of a codebook, the first half for the coarse scale and the second for the fine one."""
+
+    INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "codebook_weights")
+
+    codebook_weights: Literal["trained", "constant"] = setting(
+        "trained", help="weights of a codebook's tokens; constant is PixelLM's code, in which they are not registered"
+    )
+    overlap_loss: bool = setting(
+        False,
+        help="train BCE once more where masks of a conversation overlap (in PixelLM's paper, not in its code)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_latents % 2 == 0:
+            raise ValueError(
+                f"num_latents is {self.num_latents}, so a target has {self.bank_size} tokens, which two scales do not "
+                "share; PixelLM has 6, num_latents 5"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossWeights:
     """Weights of the terms; the defaults are the paper's Table 10 (the published 7B ReasonSeg run used dice 2)."""
 

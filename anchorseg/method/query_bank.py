@@ -91,7 +91,8 @@ def gather_states(hidden: Tensor, positions: BankPositions) -> tuple[Tensor, Ten
     return states[:, :-1], states[:, -1]
 
 
-def _projection(width: int, prompt_width: int) -> nn.Sequential:
+def projection(width: int, prompt_width: int) -> nn.Sequential:
+    """LISA's projection of states (..., D) to queries (..., C)."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_width))
 
 
@@ -109,8 +110,8 @@ class QueryBankProjector(nn.Module):
 
     def __init__(self, width: int, prompt_width: int, num_latents: int, *, contextual: bool) -> None:
         super().__init__()
-        self.anchor_projection = _projection(width, prompt_width)
-        self.contextual_projection = _projection(width, prompt_width) if contextual and num_latents else None
+        self.anchor_projection = projection(width, prompt_width)
+        self.contextual_projection = projection(width, prompt_width) if contextual and num_latents else None
         self.positions = nn.Parameter(torch.randn(num_latents + 1, prompt_width) * prompt_width**-0.5)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -125,9 +126,10 @@ class QueryBankProjector(nn.Module):
         """Project contextual (N, k, D) and anchor (N, D) states to the ordered bank."""
         queries = self.anchor_projection(anchors).unsqueeze(1)
         positions: Tensor = self.positions
-        if self.contextual_projection is None:
+        project: nn.Module | None = self.contextual_projection
+        if project is None:
             return QueryBank(queries + positions[:1], anchors)
-        queries = torch.cat([self.contextual_projection(contextual), queries], dim=1)
+        queries = torch.cat([project(contextual), queries], dim=1)
         latents = contextual.shape[1]
         if latents < len(positions) - 1:
             positions = torch.cat([positions[:latents], positions[-1:]])

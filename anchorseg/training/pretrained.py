@@ -68,9 +68,10 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     """
     version = shipped(_required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf"))
     mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth"))
-    if not Path(mask_file).is_file():
+    if not Path(mask_file).exists():
         raise FileNotFoundError(
-            f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights)"
+            f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights), "
+            "or for PixelLM the folder openai/clip-vit-large-patch14-336"
         )
     tower = None if settings.vision_tower is None else local_folder(settings.vision_tower, "--vision_tower")
     language = language_backbone(settings.language_model).open_published(
@@ -115,6 +116,8 @@ def initialize_new(model: AnchorSegModel, dtype: torch.dtype, seed: int) -> None
     model.head.draw_new(dtype)
     seed_torch(seed, "weights", "masks")
     model.masks.draw_new(dtype)
+    seed_torch(seed, "weights", "language")
+    model.language.draw_new(dtype)
     seed_torch(seed, "weights", "vocabulary")
     language = model.get_submodule(model.language.saved_as)
     for name in model.language.vocabulary_tables:

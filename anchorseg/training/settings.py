@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from anchorseg.method.heads import HEADS, head_entry
+from anchorseg.method.heads import HEADS, PIXELLM, check_masks, head_entry
 from anchorseg.method.options import LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
@@ -96,6 +96,7 @@ class ModelSettings(HeadSettings):
                 "--train_embeddings new keeps the vocabulary tables, but --train_scope all trains every weight; "
                 "use --train_scope paper, or --train_embeddings all"
             )
+        check_masks(self.head, self.mask_model)
         self.method()
         self.lora()
 
@@ -289,6 +290,7 @@ class TrainSettings(RunSettings, OptimizationSettings, DataSettings, ModelSettin
             "--cache_features": self.cache_features is not None,  # each GPU would run the encoder when it likes
             "--compile_sam": self.compile_sam,
             "--cuda_graphs": self.cuda_graphs,
+            f"--mask_model {self.mask_model}": self.mask_model in PIXELLM,
             f"--optimizer {self.optimizer}": self.optimizer != "adamw",
         }
         for option, given in alone.items():

@@ -42,6 +42,7 @@ def _groups(model: AnchorSegModel) -> dict[str, list[nn.Parameter]]:
             for parameter in table_parameters(language.get_submodule(table))
         ],
         "LoRA": _lora_parameters(model),
+        **model.language.trained(),
         **model.masks.trained(),
         **model.head.trained(),
     }

@@ -53,6 +53,13 @@ def test_a_baselines_parameters_are_those_of_the_papers_table(head, millions):
     assert model.config.head == head and f"{millions} M" in table(settings)
 
 
+def test_pixellms_parameters_are_those_of_the_papers_table():
+    settings = parse(TrainSettings, ["--preset", "pixellm"], preset_dir=CONFIGS)
+    lines = [line for line in table(settings).splitlines() if " M" in line]
+    assert "377.36 M" in lines[0] and "without the neck" in lines[1] and "375.73 M" in lines[1]
+    assert "375.72 M" in lines[2]
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_recipe_is_read_and_printed_in_full(path):
     settings = parse(TrainSettings, ["--preset", path.stem], preset_dir=CONFIGS)

@@ -70,7 +70,7 @@ class _Rows:
             raise ReferenceFileError("its conversations begin differently before the image; one prefix is expected")
         self.place, self.cut = places[0], places[0] + 2
         (prefix,) = prefixes
-        self.image_start, self.bank_length = self.place, model.method.bank_length
+        self.image_start, self.bank_length = self.place, model.method.bank_size
         tokens = [IMAGE_PLACEHOLDER] * model.config.language_view.num_tokens
         self.prefix = (*prefix[: self.place], *tokens, *prefix[self.place + 1 :])
 
@@ -105,7 +105,7 @@ class _Rows:
         own = ids[self.cut : end].tolist()
         masks = iter(conversation.targets)
         slots = tuple(
-            Slot(place, next(masks).mask if index == self.segment_id else None)
+            Slot(place, next(masks).mask if index == self.segment_id else None, self.bank_length)
             for place, index in enumerate(own)
             if index in self.slot_ids
         )

@@ -183,6 +183,7 @@ def check_losses(
         ignore=(None,) * len(masks),
         present=tuple(tuple(range(len(each))) for each in masks),
         boxes=tuple(content_box(each) for each in masks),
+        asked_in=tuple(tuple(range(len(each))) for each in masks),
     )
     output = AnchorSegOutput(logits=torch.zeros(0, 2), labels=rows, segmentation=made)
     batch = Batch(records=("",) * len(masks), images=context.images, conversations=conversations)
