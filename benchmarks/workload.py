@@ -13,16 +13,18 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from anchorseg.inference.collate import make_collator
 from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.heads import PIXELLM
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
-from anchorseg.training.build import choose_trainable
+from anchorseg.training.build import choose_trainable, config_of
 from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.folder import tiny_tokenizer_model
-from anchorseg.weights.presets import SIZES, preset_config, token_ids
+from anchorseg.weights.presets import SIZES, token_ids
 from dataset.batch import PREFIX, Batch
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.templates import reason_seg
+from model.pixel_masks import PixelSizes
 from model.sam import SamSizes
 from scripts.random_weights import draw_weights
 from utils.seeding import generator_for, seed_torch
@@ -74,6 +76,18 @@ def mid_config(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegCon
     """A model in which matrix products dominate on a CPU too, with the 7B model's 24 x 24 image tokens."""
     text = _llama(registry, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8)
     vision = _clip(hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4)
+    if settings.mask_model in PIXELLM:
+        vision.image_size = 448
+        pixels = PixelSizes(
+            encoder_width=256,
+            encoder_depth=6,
+            encoder_heads=4,
+            encoder_mlp=1024,
+            layers=(5, 3),
+            projected_width=512,
+            published=settings.mask_model == "pixellm-published",
+        )
+        return _config(settings, registry, text, vision, pixels)
     sam = SamSizes(image_size=512, encoder_width=384, encoder_depth=8, encoder_heads=6, global_attention=(1, 3, 5, 7))
     return _config(settings, registry, text, vision, sam)
 
@@ -94,12 +108,19 @@ def _clip(**sizes: int) -> CLIPVisionConfig:
 
 
 def _config(
-    settings: ModelSettings, registry: TokenRegistry, text: LlamaConfig, vision: CLIPVisionConfig, sam: SamSizes
+    settings: ModelSettings,
+    registry: TokenRegistry,
+    text: LlamaConfig,
+    vision: CLIPVisionConfig,
+    masks: SamSizes | PixelSizes,
 ) -> AnchorSegConfig:
     llava = LlavaConfig(vision_config=vision, text_config=text, vision_feature_layer=-2, image_seq_length=24**2)
     return AnchorSegConfig(
+        language_model=settings.language_model,
         language_config=llava,
-        mask_config=sam,
+        mask_model=settings.mask_model,
+        mask_config=masks,
+        head=settings.head,
         method=settings.method(),
         tokens=registry.strings,
         token_ids=token_ids(registry),
@@ -140,7 +161,7 @@ def empty(
     """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
     registry = WordRegistry.of(size, settings.num_latents)
     own = OWN_SIZES.get(size)
-    config = own(settings, registry) if own else preset_config(size, settings.method(), registry)
+    config = own(settings, registry) if own else config_of(settings, registry)
     with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)
         if trains:
