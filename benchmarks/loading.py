@@ -36,7 +36,7 @@ from utils.seeding import generator_for
 def seven_billion() -> tuple[AnchorSegConfig, TokenRegistry]:
     """Sizes of the 7B model with a small tokenizer; no weight is made."""
     settings = ModelSettings()
-    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
+    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*settings.method().token_counts()))
     return preset_config(settings.size, settings.method(), registry), registry
 
 

@@ -36,7 +36,7 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
     from anchorseg.training.build import choose_trainable, config_of
     from anchorseg.weights.folder import tiny_tokenizer_model
 
-    strings = TokenStrings.for_bank(settings.num_latents)
+    strings = TokenStrings.for_bank(*settings.method().token_counts())
     registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
     config = config_of(settings, registry)
     if settings.size not in SMALL:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from anchorseg.method import cycle
+from anchorseg.method.anchors import AnchorFusion, likeness, one_each, union
 from anchorseg.method.head import (
     Head,
     ImageContext,
@@ -20,6 +21,7 @@ from anchorseg.method.head import (
     at_image_size,
     decode,
     ground,
+    maps_of,
     prior_of_nothing,
     responses_of,
 )
@@ -36,18 +38,26 @@ class AnchorSegHead(Head[Method]):
     def __init__(self, options: Method, width: int, prompt_width: int) -> None:
         super().__init__(options, width, prompt_width)
         self.query_bank = QueryBankProjector(
-            width, prompt_width, options.num_latents, contextual=options.contextual_queries
+            width,
+            prompt_width,
+            options.num_latents,
+            contextual=options.contextual_queries,
+            num_anchors=options.num_anchors,
         )
         self.modules = {"query_bank": self.query_bank}
+        if options.num_anchors > 1 and options.anchor_priors == "fused":
+            self.fusion = AnchorFusion(options.num_anchors)
+            self.modules["anchor_fusion"] = self.fusion
 
     def segment(
         self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
     ) -> Segmentation:
         """See `Head`."""
+        if self.options.num_anchors > 1:
+            return self._of_several_anchors(hidden, targets, context, masks)
         contextual, anchors = gather_states(hidden, targets)
         prior = self.spatial_prior(anchors, targets, context) if self.options.spatial_prior else None
-        injected = prior.maps if prior is not None and self.options.inject_prior else None
-        features = masks.condition(context.mask_features[context.row_images[targets.rows]], injected)
+        features = self._conditioned(prior, targets, context, masks)
         if not targets.lengths:
             bank: QueryBank = self.query_bank(contextual, anchors)
             return decode(masks, features, bank.queries, targets, context.images, prior)
@@ -60,6 +70,37 @@ class AnchorSegHead(Head[Method]):
         order = torch.tensor([place for chosen in groups.values() for place in chosen], device=hidden.device).argsort()
         low_resolution, iou = (torch.cat(parts)[order] for parts in zip(*decoded, strict=True))
         return at_image_size(masks, low_resolution, iou, targets, context.images, prior)
+
+    def _of_several_anchors(
+        self, hidden: Tensor, targets: BankPositions, context: ImageContext, masks: MaskBackbone
+    ) -> Segmentation:
+        """`segment` for A anchors a target (paper, appendix C.2)."""
+        before, last = gather_states(hidden, targets)
+        contextual, further = before.split([self.options.num_latents, self.options.num_anchors - 1], dim=1)
+        anchors = torch.cat([further, last.unsqueeze(1)], dim=1)
+        count = anchors.shape[1]
+        alone = one_each(targets, count)
+        each = self.spatial_prior(anchors.flatten(0, 1), alone, context)
+        if self.options.anchor_priors == "fused":
+            grid = context.images.language_frames[0].grid
+            responses = self.fusion(each.responses.unflatten(0, (-1, count)), grid)
+            similarity = each.similarity.unflatten(0, (-1, count)).mean(dim=1)
+            maps = maps_of(responses, targets, context.images)
+            prior = Prior(similarity=similarity, responses=responses, maps=maps, anchors=each)
+            features = self._conditioned(prior, targets, context, masks)
+            return decode(
+                masks, features, self.query_bank.together(contextual, anchors), targets, context.images, prior
+            )
+        features = self._conditioned(each, alone, context, masks)
+        low_resolution, iou = masks(features, self.query_bank.one_each(contextual, anchors))
+        low_resolution, iou = (part[:, :1].unflatten(0, (-1, count)).amax(dim=1) for part in (low_resolution, iou))
+        return at_image_size(masks, low_resolution, iou, targets, context.images, union(each, count))
+
+    def _conditioned(
+        self, prior: Prior | None, targets: BankPositions, context: ImageContext, masks: MaskBackbone
+    ) -> Tensor:
+        injected = prior.maps if prior is not None and self.options.inject_prior else None
+        return masks.condition(context.mask_features[context.row_images[targets.rows]], injected)
 
     def responses(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Tensor:
         """The responses (N, P) of `spatial_prior` alone."""
@@ -114,11 +155,18 @@ class AnchorSegHead(Head[Method]):
                 ignore=truth.ignore,
                 patch_valid=images.patch_valid[truth.image] if options.prior_range == "valid" else None,
             )
+        if prior is not None and prior.anchors is not None and options.anchor_diversity:
+            each = prior.anchors.responses.unflatten(0, (-1, options.num_anchors))
+            of_image = each.split(segmentation.counts)[truth.image][truth.kept]
+            terms["likeness"] = options.anchor_diversity * likeness(of_image)
         return terms
 
     def trained(self) -> dict[str, list[nn.Parameter]]:
         """See `Head`."""
-        return self.query_bank.groups()
+        groups = self.query_bank.groups()
+        if "anchor_fusion" in self.modules:
+            groups["anchor fusion"] = list(self.modules["anchor_fusion"].parameters())
+        return groups
 
 
 def of_equal_length(lengths: Sequence[int]) -> dict[int, list[int]]:

@@ -30,6 +30,7 @@ class TokenIds:
     reasoning: tuple[int, ...]
     bos: int
     eos: int
+    anchors: tuple[int, ...] = ()
 
 
 def _as_dict(value: Any) -> dict[str, Any]:
@@ -71,7 +72,8 @@ class AnchorSegConfig(PreTrainedConfig):
         self.mask_config = _checked(mask_backbone(self.mask_model).Sizes, self.mask_config, "mask_config")
         self.method = _checked(head_entry(self.head).Options, self.method, "method")
         super().__post_init__(**kwargs)
-        default = TokenStrings.for_bank(self.method["num_latents"])
+        anchors = self.method.get("num_anchors", 1)
+        default = TokenStrings.for_bank(self.method["num_latents"], anchors)
         self.tokens = _checked(TokenStrings, self.tokens or default, "tokens")
         if self.token_ids is not None:
             self.token_ids = to_json(_checked(TokenIds, self.token_ids, "token_ids"))
@@ -79,6 +81,11 @@ class AnchorSegConfig(PreTrainedConfig):
             raise ValueError(
                 f"config.tokens names {len(self.tokens['reasoning'])} reasoning tokens, but config.method.num_latents "
                 f"is {self.method['num_latents']}; they must agree"
+            )
+        if len(self.tokens["anchors"]) != anchors - 1:
+            raise ValueError(
+                f"config.tokens names {len(self.tokens['anchors'])} anchors before <SEG>, but "
+                f"config.method.num_anchors is {anchors}; they must agree"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,12 +24,19 @@ from utils.geometry import Size, tokens_to_map
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """Spatial responses of N targets: similarity s (N, P), responses r in [0, 1] (N, P), and the
-    token-to-mask map of each image's targets in [0, 1], (n, H, W) float32."""
+    """Spatial responses of N targets.
+
+    Attributes:
+        similarity: s, (N, P).
+        responses: r, (N, P) in [0, 1].
+        maps: for each image the token-to-mask maps (n, H, W) of its targets, float32 in [0, 1].
+        anchors: where a target has A of them, the prior of each, as of N A targets.
+    """
 
     similarity: Tensor
     responses: Tensor
     maps: tuple[Tensor, ...]
+    anchors: Prior | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,15 +193,18 @@ def ground(
         valid_only: scale responses over the patches that show the image; those of padding become 0.
         float32: compare in float32, whatever the type of the states.
     """
-    images = context.images
     scores, responses = responses_of(anchors, targets, context, valid_only=valid_only, float32=float32)
-    maps = tuple(
+    return Prior(similarity=scores, responses=responses, maps=maps_of(responses, targets, context.images))
+
+
+def maps_of(responses: Tensor, targets: BankPositions, images: Images) -> tuple[Tensor, ...]:
+    """Token-to-mask maps (n, H, W) of each image's targets, of responses (N, P)."""
+    return tuple(
         tokens_to_map(of_image.float(), frame, size)
         for of_image, frame, size in zip(
             responses.split(targets.counts), images.language_frames, images.sizes, strict=True
         )
     )
-    return Prior(similarity=scores, responses=responses, maps=maps)
 
 
 def responses_of(

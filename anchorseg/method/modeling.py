@@ -148,7 +148,7 @@ class AnchorSegModel(PreTrainedModel):
     def bank_ids(self) -> tuple[int, ...]:
         """The token ids of one target, K latent ones or fewer by `bank_rule`, and `<SEG>`."""
         ids = self.config.token_ids
-        return (*ids["reasoning"][: self.bank_rule.latents], ids["segment"])
+        return (*ids["reasoning"][: self.bank_rule.latents], *ids["anchors"], ids["segment"])
 
     def set_bank_length(self, rule: str) -> None:
         """Choose how long query banks are in inference; collators take the number of latents from `bank_rule`.

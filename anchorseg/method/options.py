@@ -39,8 +39,12 @@ class MethodOptions(Settings):
 
     @property
     def bank_size(self) -> int:
-        """Queries of one target, K + 1."""
+        """Tokens of one target, K + 1."""
         return self.num_latents + 1
+
+    def token_counts(self) -> tuple[int, int]:
+        """Latent tokens and anchors of one target."""
+        return self.num_latents, self.bank_size - self.num_latents
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -59,10 +63,19 @@ class Method(MethodOptions):
         "inject_prior",
         "prior_range",
         "similarity_precision",
+        "num_anchors",
+        "anchor_priors",
     )
 
     num_latents: int = setting(
         7, help="K; the query bank has K + 1 queries (Table 4: 3, 7, 15, 31)", minimum=0, maximum=255
+    )
+    num_anchors: int = setting(1, help="A; anchors of a target, each with a prior of its own", minimum=1, maximum=64)
+    anchor_priors: Literal["each", "fused"] = setting(
+        "each", help="each: a mask for each anchor, merged by their union; fused: the priors become one (Eq. 15)"
+    )
+    anchor_diversity: float = setting(
+        0.0, help="share of the BCE weight for the similarity of a target's priors to each other", minimum=0
     )
     bank_length: Literal["full", "random"] = setting(
         "full", help="full: every bank has K latent tokens; random: 1 to K, drawn for each conversation"
@@ -92,8 +105,20 @@ class Method(MethodOptions):
     cycle_scale: float = setting(1.0, help="cycle logits are scale * r + shift; published: 1 and 0", above=0)
     cycle_shift: float = setting(0.0, help="see --cycle_scale")
 
+    @property
+    def bank_size(self) -> int:
+        """Tokens of one target, K + A."""
+        return self.num_latents + self.num_anchors
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.num_anchors > 1 and not (self.spatial_prior and self.contextual_queries and self.num_latents):
+            raise ValueError(
+                f"num_anchors is {self.num_anchors}, and each has a prior of its own and shares the latent queries; "
+                "leave spatial_prior and contextual_queries on and num_latents above 0, or use one anchor"
+            )
+        if self.num_anchors > 1 and self.bank_length == "random":
+            raise ValueError(f"num_anchors is {self.num_anchors}, which bank_length random does not go with; use full")
         if self.bank_length == "random" and not (self.num_latents and self.contextual_queries):
             raise ValueError(
                 f"bank_length random draws how many latent queries a bank has, but num_latents is {self.num_latents} "

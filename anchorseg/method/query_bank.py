@@ -106,13 +106,16 @@ class QueryBankProjector(nn.Module):
         prompt_width: C.
         num_latents: K.
         contextual: whether the contextual queries are part of the bank; the anchor alone takes E's first row.
+        num_anchors: A, each with a row of E.
     """
 
-    def __init__(self, width: int, prompt_width: int, num_latents: int, *, contextual: bool) -> None:
+    def __init__(
+        self, width: int, prompt_width: int, num_latents: int, *, contextual: bool, num_anchors: int = 1
+    ) -> None:
         super().__init__()
         self.anchor_projection = projection(width, prompt_width)
         self.contextual_projection = projection(width, prompt_width) if contextual and num_latents else None
-        self.positions = nn.Parameter(torch.randn(num_latents + 1, prompt_width) * prompt_width**-0.5)
+        self.positions = nn.Parameter(torch.randn(num_latents + num_anchors, prompt_width) * prompt_width**-0.5)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters, by name of the group."""
@@ -134,3 +137,16 @@ class QueryBankProjector(nn.Module):
         if latents < len(positions) - 1:
             positions = torch.cat([positions[:latents], positions[-1:]])
         return QueryBank(queries + positions, anchors)
+
+    def together(self, contextual: Tensor, anchors: Tensor) -> Tensor:
+        """One bank (N, K + A, C) of contextual (N, K, D) states and all anchors (N, A, D) of a target."""
+        assert self.contextual_projection is not None
+        queries = torch.cat([self.contextual_projection(contextual), self.anchor_projection(anchors)], dim=1)
+        return queries + self.positions
+
+    def one_each(self, contextual: Tensor, anchors: Tensor) -> Tensor:
+        """A bank (N A, K + 1, C) for each anchor; those of a target share its contextual queries."""
+        latents, count = contextual.shape[1], anchors.shape[1]
+        queries = self.together(contextual, anchors)
+        shared = queries[:, :latents].unsqueeze(1).expand(-1, count, -1, -1)
+        return torch.cat([shared, queries[:, latents:].unsqueeze(2)], dim=2).flatten(0, 1)

@@ -32,16 +32,22 @@ class TokenStrings:
     reasoning: tuple[str, ...] = ()
     image_start: str = "<im_start>"
     image_end: str = "<im_end>"
+    anchors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reasoning", tuple(self.reasoning))
+        object.__setattr__(self, "anchors", tuple(self.anchors))
         if len(set(self.all)) != len(self.all):
             raise ValueError(f"added tokens must differ from each other: {', '.join(self.all)}")
 
     @classmethod
-    def for_bank(cls, num_latents: int) -> TokenStrings:
-        """The paper's names: `<REAS_1>` ... `<REAS_K>`, `<SEG>`, `<REJ>`."""
-        return cls(reasoning=tuple(f"<REAS_{k}>" for k in range(1, num_latents + 1)))
+    def for_bank(cls, num_latents: int, num_anchors: int = 1) -> TokenStrings:
+        """The paper's names: `<REAS_1>` ... `<REAS_K>`, `<SEG>`, `<REJ>`; of several anchors the last is `<SEG>`, and
+        those before it are `<SEG_1>`, `<SEG_2>`, ..."""
+        return cls(
+            reasoning=tuple(f"<REAS_{k}>" for k in range(1, num_latents + 1)),
+            anchors=tuple(f"<SEG_{a}>" for a in range(1, num_anchors)),
+        )
 
     @classmethod
     def released(cls, num_latents: int) -> TokenStrings:
@@ -51,7 +57,7 @@ class TokenStrings:
     @property
     def all(self) -> tuple[str, ...]:
         """Every added token, in the order in which ids are given."""
-        return (self.segment, self.reject, *self.reasoning, self.image_start, self.image_end)
+        return (self.segment, self.reject, *self.reasoning, self.image_start, self.image_end, *self.anchors)
 
 
 class TokenRegistry:
@@ -187,9 +193,14 @@ class TokenRegistry:
         return tuple(self.added[token] for token in self.strings.reasoning)
 
     @property
+    def anchor_ids(self) -> tuple[int, ...]:
+        """Ids of the anchors before `<SEG>`, if a target has several."""
+        return tuple(self.added[token] for token in self.strings.anchors)
+
+    @property
     def bank_ids(self) -> tuple[int, ...]:
-        """The K + 1 adjacent ids of one target: `<REAS_1>` ... `<REAS_K>`, `<SEG>`."""
-        return (*self.reasoning_ids, self.segment_id)
+        """The K + A adjacent ids of one target: `<REAS_1>` ... `<REAS_K>`, further anchors, `<SEG>`."""
+        return (*self.reasoning_ids, *self.anchor_ids, self.segment_id)
 
     @property
     def image_ids(self) -> tuple[int, int]:

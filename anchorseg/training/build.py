@@ -131,7 +131,7 @@ def config_of(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConf
 
 
 def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistry]:
-    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(settings.num_latents))
+    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*settings.method().token_counts()))
     model = AnchorSegModel(config_of(settings, registry))
     added = list(registry.added.values())
     embeddings = model.get_parameter(f"{model.language.saved_as}.{model.language.vocabulary_tables[0]}.weight")

@@ -33,7 +33,7 @@ def join_pretrained(
         CheckpointError: if a file or tensor is missing, unknown, or of another shape or size than the preset's.
     """
     language, masks = open_parts(settings)
-    registry = TokenRegistry.create(language.tokenizer, TokenStrings.for_bank(settings.num_latents))
+    registry = TokenRegistry.create(language.tokenizer, TokenStrings.for_bank(*settings.method().token_counts()))
     language.config.text_config.vocab_size = len(registry)
     language.config.text_config.pad_token_id = None
     config = AnchorSegConfig(

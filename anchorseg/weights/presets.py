@@ -16,6 +16,7 @@ def token_ids(registry: TokenRegistry) -> dict[str, object]:
         "segment": registry.segment_id,
         "reject": registry.reject_id,
         "reasoning": list(registry.reasoning_ids),
+        "anchors": list(registry.anchor_ids),
         "bos": registry.bos_id,
         "eos": registry.eos_id,
     }

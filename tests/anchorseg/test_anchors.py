@@ -1,0 +1,134 @@
+"""Several anchors a target: against one decoding after the other, one anchor as before, and what trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from anchorseg.inference.generation import generate
+from anchorseg.method.anchors import AnchorFusion, likeness
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, Method
+from anchorseg.method.query_bank import gather_states
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.training.trainable import set_trainable, trainable_groups
+from anchorseg.weights.folder import load_model, save_model, tiny_tokenizer_model
+from anchorseg.weights.presets import preset_config
+from dataset.sample import Sample
+from tests.anchorseg.test_generation import relative_error, several_images
+from tests.conftest import make_batch, make_sample
+from utils.geometry import tokens_to_map
+from utils.seeding import seed_torch
+
+A = 3
+
+
+def make_model(**options: object) -> tuple[AnchorSegModel, TokenRegistry]:
+    method = Method(num_anchors=A, **options)  # type: ignore[arg-type]
+    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*method.token_counts()))
+    seed_torch(0)
+    return AnchorSegModel(preset_config("tiny", method, registry)), registry
+
+
+def scenes() -> list[Sample]:
+    return [make_sample(0), make_sample(1, (90, 50), 2)]
+
+
+def test_a_bank_has_its_latents_then_its_anchors():
+    model, registry = make_model()
+    assert registry.strings.anchors == ("<SEG_1>", "<SEG_2>")
+    assert len(model.bank_ids) == 7 + A and model.bank_ids == registry.bank_ids
+    assert model.bank_ids[-1] == registry.segment_id
+    batch = make_batch(model, registry, scenes())
+    assert batch.conversations.targets.columns.shape == (5, 10)
+    found = batch.conversations.input_ids[
+        batch.conversations.targets.rows[:, None], batch.conversations.targets.columns
+    ]
+    assert found.tolist() == [list(model.bank_ids)] * 5
+
+
+@torch.inference_mode()
+def test_each_anchor_decodes_with_its_prior_and_the_union_is_taken():
+    model, registry = make_model()
+    batch = make_batch(model.eval(), registry, scenes())
+    images, conversations = batch.images, batch.conversations
+    hidden = model.prefill(images, conversations)
+    context = model.image_context(images, conversations, hidden)
+    found = model.segment(hidden, conversations.targets, context)
+    before, last = gather_states(hidden, conversations.targets)
+    bank = model.head.modules["query_bank"]
+    positions = bank.positions
+    for target in range(5):
+        image = int(conversations.row_images[conversations.targets.rows[target]])
+        shared = bank.contextual_projection(before[target, :7]) + positions[:7]
+        masks, maps = [], []
+        for number, state in enumerate([before[target, 7], before[target, 8], last[target]]):
+            scores = context.image_states[image] @ state
+            responses = (scores - scores.min()) / (scores.max() - scores.min() + 1e-6)
+            maps.append(tokens_to_map(responses[None], images.language_frames[image], images.sizes[image]))
+            queries = torch.cat([shared, (bank.anchor_projection(state) + positions[7 + number])[None]])[None]
+            features = model.masks.condition(context.mask_features[image][None], [maps[-1]])
+            masks.append(model.masks(features, queries)[0][0, 0])
+        assert relative_error(found.low_resolution[target], torch.stack(masks).amax(dim=0)) < 1e-5
+        of_image = target if image == 0 else target - 3
+        assert relative_error(found.prior.maps[image][of_image], torch.cat(maps).amax(dim=0)) < 1e-5
+    assert found.prior.anchors.similarity.shape == (5 * A, 64)
+    assert [len(maps) for maps in found.prior.anchors.maps] == [3 * A, 2 * A]
+
+
+@torch.inference_mode()
+def test_fused_priors_begin_as_their_mean():
+    model, registry = make_model(anchor_priors="fused")
+    batch = make_batch(model.eval(), registry, scenes())
+    found = model(batch).segmentation
+    each = found.prior.anchors.responses.unflatten(0, (-1, A))
+    assert relative_error(found.prior.responses, each.mean(dim=1)) < 1e-5
+    assert found.low_resolution.shape[0] == 5 and found.counts == (3, 2)
+    fusion = AnchorFusion(A)
+    torch.nn.init.normal_(fusion.outer.weight)
+    fused = fusion(each, (8, 8))
+    assert fused.shape == (5, 64) and fused.min() >= 0 and fused.max() <= 1
+
+
+@pytest.mark.parametrize("priors", ["each", "fused"])
+def test_it_trains_saves_and_writes(priors, tmp_path):
+    model, registry = make_model(anchor_priors=priors, anchor_diversity=0.5)
+    set_trainable(model, "paper")
+    assert ("anchor fusion" in trainable_groups(model)) == (priors == "fused")
+    batch = make_batch(model, registry, scenes())
+    losses = Objective(LossWeights(), model.head)(model(batch), batch)
+    losses.total.backward()
+    assert 0 < float(losses.terms["likeness_bce"]) <= 0.5
+    gradient = model.head.modules["query_bank"].positions.grad
+    assert gradient.shape[0] == 7 + A and all(row.any() for row in gradient)
+    save_model(model, registry, tmp_path / "model")
+    again, _ = load_model(tmp_path / "model")
+    asked = make_batch(model, registry, several_images(), share_prefix=False)
+    answer = [*registry.encode_piece("a thing"), *model.bank_ids]
+    made = [generate(one.eval(), asked, answer=answer) for one in (model, again)]
+    assert torch.equal(made[0].segmentation.low_resolution, made[1].segmentation.low_resolution)
+    assert len(made[0].target_rows) == len(made[0].ids)
+
+
+def test_likeness():
+    same = torch.rand(2, 1, 5).expand(-1, 3, -1)
+    assert torch.allclose(likeness(same), torch.ones(2))
+    apart = torch.eye(4)[None]
+    assert likeness(apart).item() == 0
+    half = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    assert likeness(half).item() == pytest.approx(0.5**0.5)
+    assert likeness(torch.rand(2, 1, 5)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"bank_length": "random"}, "num_anchors is 2, which bank_length random does not go with"),
+        ({"num_latents": 0}, "num_anchors is 2, and each has a prior of its own"),
+        ({"contextual_queries": False}, "num_anchors is 2, and each has a prior of its own"),
+    ],
+)
+def test_what_does_not_go_together(values, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Method(num_anchors=2, **values)
