@@ -165,6 +165,7 @@ class Conversations(Sequences):
         present: of each image which of its targets have a pixel.
         boxes: of each image the box outside which all its masks are zero.
         asked_in: of each image the number of the conversation that each target is in.
+        instances: of each image the objects (m, H, W) that each target's mask unites, where the data tell them apart.
     """
 
     labels: Tensor
@@ -176,6 +177,7 @@ class Conversations(Sequences):
     present: tuple[tuple[int, ...], ...]
     boxes: tuple[Box, ...]
     asked_in: tuple[tuple[int, ...], ...]
+    instances: tuple[tuple[Tensor, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

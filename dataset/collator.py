@@ -203,4 +203,10 @@ class Collator:
             present=tuple(tuple(each.flatten(1).any(dim=1).nonzero()[:, 0].tolist()) for each in masks),
             boxes=tuple(map(content_box, masks)),
             asked_in=tuple(one.asked_in for one in encoded),
+            instances=tuple(
+                tuple(torch.from_numpy(one.sample.instances[mask]) for mask in one.mask_indices)
+                if one.sample.instances
+                else ()
+                for one in encoded
+            ),
         )

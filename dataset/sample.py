@@ -75,6 +75,8 @@ class Sample:
         conversations: what is asked; slots refer to `masks`.
         masks: (n, H, W) boolean.
         ignore: (n, H, W) boolean, pixels that are neither of a mask nor of its background, or None.
+        instances: of each mask the objects (m, H, W) that it unites, m 0 where they are not told apart; empty where no
+            mask has any.
         questions: what evaluation scores. With one conversation its slots belong to the questions in reading order, as
             many as a question has targets, or one; otherwise each conversation is a question.
     """
@@ -85,8 +87,10 @@ class Sample:
     masks: np.ndarray
     ignore: np.ndarray | None = None
     questions: tuple[Question, ...] = ()
+    instances: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
+        assert len(self.instances) in (0, len(self.masks)), self.record
         assert self.masks.dtype == bool and self.masks.shape[1:] == self.image.shape[:2], self.record
         for conversation in self.conversations:
             for slot in conversation.targets:

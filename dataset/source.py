@@ -108,6 +108,7 @@ class FamilyOptions:
         max_per_question: most phrases of one conversation, in sem_seg, refer_seg and custom (P).
         explanatory: see `dataset.families.reason_seg`.
         custom_data: folder of the family custom.
+        instances: tell the objects of a mask apart, in reason_seg (a polygon each) and refer_seg (an annotation each).
     """
 
     sets: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class FamilyOptions:
     max_per_question: int = 3
     explanatory: float = -1.0
     custom_data: str | None = None
+    instances: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,15 @@ ROWS = (
         "gsva", "GSVA: one token, no prior, no tables",
         ("--head", "gsva", "--num_latents", "0", "--no_position_tables"),
     ),
+    Row(
+        "pixellm", "PixelLM: CLIP alone, two scales",
+        (
+            "--head", "pixellm", "--num_latents", "5", "--language_model", "llava-pixellm", "--mask_model", "pixellm",
+            "--vision_pretrained", "tiny-llava",
+        ),
+    ),
+    Row("anchors", "3 anchors, matched with objects", (*_PAPER, "--num_anchors", "3", "--anchor_instances")),
+    Row("anchors_fused", "3 anchors, priors fused", (*_PAPER, "--num_anchors", "3", "--anchor_priors", "fused")),
     Row("nested", "banks of 1 to 7 latents, drawn", (*_PAPER, "--bank_length", "random")),
     Row("improved", "improved: scaled cycles, area target", ("--prior_range", "valid", "--void_pixels", "ignore")),
 )  # fmt: skip

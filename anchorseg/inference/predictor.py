@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from anchorseg.inference.collate import make_collator
 from anchorseg.inference.generation import answer_questions
@@ -38,12 +39,16 @@ class Target:
         score: mean probability of the mask's pixels, 0.5 to 1; 0 where the mask has none.
         prior: (H, W) float32 token-to-mask map in [0, 1], or None where the method computes none.
         phrase: the text of the answer just before the target.
+        anchor_priors: (A, H, W) float32 maps of each of a target's anchors, or None where it has one.
+        parts: (A, H, W) boolean mask of each anchor, or None unless anchors were matched with objects in training.
     """
 
     mask: np.ndarray
     score: float
     prior: np.ndarray | None
     phrase: str
+    anchor_priors: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,17 +284,28 @@ class AnchorSegPredictor:
         masks = logits > 0
         inside = masks.flatten(1).sum(dim=1)
         scores = (logits.sigmoid() * masks).flatten(1).sum(dim=1) / inside.clamp(min=1)
+        none = [None] * len(masks)
+        of_anchors, parts = None if prior is None else prior.anchors, generated.segmentation.parts
         targets = zip(
             generated.target_rows.tolist(),
             masks.cpu().numpy(),
             scores.tolist(),
-            [None] * len(masks) if prior is None else prior.maps[0].cpu().numpy(),
+            none if prior is None else prior.maps[0].cpu().numpy(),
+            none if of_anchors is None else _of_targets(of_anchors.maps[0], len(masks)),
+            none if not parts else (parts[0] > 0).cpu().numpy(),
             strict=True,
         )
         of_questions: list[list[Target]] = [[] for _ in prompts]
         phrases = [iter(self._phrases(ids)) for ids in generated.ids]
-        for question, mask, score, map_of_prior in targets:
-            target = Target(mask=mask, score=score, prior=map_of_prior, phrase=next(phrases[question]))
+        for question, mask, score, map_of_prior, maps_of_anchors, parts_of_target in targets:
+            target = Target(
+                mask=mask,
+                score=score,
+                prior=map_of_prior,
+                phrase=next(phrases[question]),
+                anchor_priors=maps_of_anchors,
+                parts=parts_of_target,
+            )
             of_questions[question].append(target)
         return [
             Answer(prompt=prompt, text=self.registry.decode(ids), targets=tuple(found))
@@ -307,3 +323,8 @@ class AnchorSegPredictor:
             elif index not in bank:
                 run.append(index)
         return phrases
+
+
+def _of_targets(maps: Tensor, targets: int) -> Sequence[np.ndarray]:
+    """Maps (N A, H, W) of all anchors as (A, H, W) of each of N targets."""
+    return list(maps.unflatten(0, (targets, -1)).cpu().numpy()) if targets else []

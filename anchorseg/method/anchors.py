@@ -6,11 +6,15 @@ H W original size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from anchorseg.method.head import Prior
+from anchorseg.method.losses import MaskLoss, mask_loss
 from dataset.batch import BankPositions
 
 HIDDEN = 16
@@ -43,6 +47,34 @@ def likeness(responses: Tensor) -> Tensor:
     cosines = directions @ directions.transpose(1, 2)
     pairs = cosines.flatten(1).sum(dim=1) - cosines.diagonal(dim1=1, dim2=2).sum(dim=1)
     return pairs / max(count * (count - 1), 1)
+
+
+def matched_loss(parts: Tensor, instances: Sequence[Tensor]) -> MaskLoss:
+    """BCE and Dice of each target's anchors against its objects, (n,) means over anchors; 0 where it has no objects.
+
+    Anchors and objects are paired so that the sum of BCE and Dice is least (Hungarian method), which the host waits
+    for. An anchor that is left over learns an empty mask; an object that is left over is the union's alone.
+
+    Args:
+        parts: (n, A, H, W) mask logits.
+        instances: of each target (m, H, W) boolean.
+    """
+    found = [_of_target(anchors, objects) for anchors, objects in zip(parts, instances, strict=True)]
+    return MaskLoss(bce=torch.stack([loss.bce for loss in found]), dice=torch.stack([loss.dice for loss in found]))
+
+
+def _of_target(anchors: Tensor, objects: Tensor) -> MaskLoss:
+    if len(objects) == 0:
+        nothing = anchors.sum() * 0.0
+        return MaskLoss(bce=nothing, dice=nothing)
+    with torch.no_grad():
+        costs = [mask_loss(anchors, one.expand_as(anchors)) for one in objects]
+        table = torch.stack([cost.bce + cost.dice for cost in costs], dim=1)
+    rows, columns = linear_sum_assignment(table.cpu().numpy())
+    wanted = torch.zeros_like(anchors, dtype=torch.bool)
+    wanted[rows.tolist()] = objects[columns.tolist()]
+    loss = mask_loss(anchors, wanted)
+    return MaskLoss(bce=loss.bce.mean(), dice=loss.dice.mean())
 
 
 class AnchorFusion(nn.Module):

@@ -6,12 +6,13 @@ Letters: B images, R rows, T positions, N targets, K latent tokens, P image toke
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from anchorseg.method import cycle
-from anchorseg.method.anchors import AnchorFusion, likeness, one_each, union
+from anchorseg.method.anchors import AnchorFusion, likeness, matched_loss, one_each, union
 from anchorseg.method.head import (
     Head,
     ImageContext,
@@ -92,9 +93,13 @@ class AnchorSegHead(Head[Method]):
                 masks, features, self.query_bank.together(contextual, anchors), targets, context.images, prior
             )
         features = self._conditioned(each, alone, context, masks)
-        low_resolution, iou = masks(features, self.query_bank.one_each(contextual, anchors))
-        low_resolution, iou = (part[:, :1].unflatten(0, (-1, count)).amax(dim=1) for part in (low_resolution, iou))
-        return at_image_size(masks, low_resolution, iou, targets, context.images, union(each, count))
+        decoded = masks(features, self.query_bank.one_each(contextual, anchors))
+        low_resolution, iou = (part[:, :1].unflatten(0, (-1, count)).amax(dim=1) for part in decoded)
+        made = at_image_size(masks, low_resolution, iou, targets, context.images, union(each, count))
+        if not self.options.anchor_instances:
+            return made
+        of_anchors = at_image_size(masks, *decoded, alone, context.images).masks
+        return replace(made, parts=tuple(part.unflatten(0, (-1, count)) for part in of_anchors))
 
     def _conditioned(
         self, prior: Prior | None, targets: BankPositions, context: ImageContext, masks: MaskBackbone
@@ -155,6 +160,8 @@ class AnchorSegHead(Head[Method]):
                 ignore=truth.ignore,
                 patch_valid=images.patch_valid[truth.image] if options.prior_range == "valid" else None,
             )
+        if segmentation.parts and truth.instances:
+            terms["instance"] = matched_loss(segmentation.parts[truth.image][truth.kept], truth.instances)
         if prior is not None and prior.anchors is not None and options.anchor_diversity:
             each = prior.anchors.responses.unflatten(0, (-1, options.num_anchors))
             of_image = each.split(segmentation.counts)[truth.image][truth.kept]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anchorseg.method.head import ImageContext
     from anchorseg.method.modeling import AnchorSegModel
 
-STEADY = 0.02
+STEADY = 0.05
 """Mean change of the responses, which are in [0, 1], below which a prior counts as steady."""
 
 

@@ -49,6 +49,7 @@ class Segmentation:
         low_resolution: (N, M, M) mask logits.
         iou: (N,) the mask backbone's own quality estimate, untrained by this method.
         masks: for each image (n, H, W) float32 mask logits; a pixel belongs to the mask where the logit is > 0.
+        parts: for each image the mask logits (n, A, H, W) of each anchor, where anchors are matched with objects.
     """
 
     counts: tuple[int, ...]
@@ -56,6 +57,7 @@ class Segmentation:
     low_resolution: Tensor
     iou: Tensor
     masks: tuple[Tensor, ...]
+    parts: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class ImageTruth:
         ignore: (n, H, W) boolean pixels to be left out, or None.
         box: outside which all masks are zero.
         asked_in: number of the conversation of each target.
+        instances: the objects (m, H, W) of each target; empty where the data tell none apart.
     """
 
     image: int
@@ -94,6 +97,7 @@ class ImageTruth:
     ignore: Tensor | None
     box: Box
     asked_in: tuple[int, ...]
+    instances: tuple[Tensor, ...]
 
 
 Options = TypeVar("Options", bound=MethodOptions)

@@ -89,6 +89,9 @@ class Objective:
                 ignore=None if ignore is None else ignore[kept],
                 box=conversations.boxes[image],
                 asked_in=tuple(conversations.asked_in[image][target] for target in present),
+                instances=tuple(conversations.instances[image][target] for target in present)
+                if conversations.instances[image]
+                else (),
             )
 
 

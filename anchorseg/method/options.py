@@ -74,6 +74,11 @@ class Method(MethodOptions):
     anchor_priors: Literal["each", "fused"] = setting(
         "each", help="each: a mask for each anchor, merged by their union; fused: the priors become one (Eq. 15)"
     )
+    anchor_instances: bool = setting(
+        False,
+        help="with anchor_priors each, match anchors with the objects of a target (a polygon each in reason_seg, an "
+        "annotation each in refer_seg), and train the mask of each with its own",
+    )
     anchor_diversity: float = setting(
         0.0, help="share of the BCE weight for the similarity of a target's priors to each other", minimum=0
     )
@@ -117,6 +122,8 @@ class Method(MethodOptions):
                 f"num_anchors is {self.num_anchors}, and each has a prior of its own and shares the latent queries; "
                 "leave spatial_prior and contextual_queries on and num_latents above 0, or use one anchor"
             )
+        if self.anchor_instances and (self.num_anchors == 1 or self.anchor_priors == "fused"):
+            raise ValueError("anchor_instances needs several anchors that decode a mask each; set num_anchors above 1")
         if self.num_anchors > 1 and self.bank_length == "random":
             raise ValueError(f"num_anchors is {self.num_anchors}, which bank_length random does not go with; use full")
         if self.bank_length == "random" and not (self.num_latents and self.contextual_queries):

@@ -53,14 +53,15 @@ def data_folder(dataset_dir: str, index_dir: str | None) -> DataFolder:
     return DataFolder(Path(dataset_dir), Path(index_dir) if index_dir else default_index_folder())
 
 
-def family_options(settings: DataSettings) -> FamilyOptions:
-    """What the training families need of the settings."""
+def family_options(settings: DataSettings, method: MethodOptions | None = None) -> FamilyOptions:
+    """What the training families need of the settings, and of the method if there is one."""
     return FamilyOptions(
         sets={family: getattr(settings, f"{family}_data") for family in datasets()},
         max_questions=settings.num_classes_per_sample,
         max_per_question=settings.num_classes_per_question,
         explanatory=settings.explanatory,
         custom_data=settings.custom_data,
+        instances=isinstance(method, Method) and method.anchor_instances,
     )
 
 
@@ -80,13 +81,13 @@ def build_mixture(
         settings: of the data.
         collator: encodes conversations.
         seed: of the stream.
-        method: whose `bank_length` may be random.
+        method: whose `bank_length` may be random, and which may need the objects of a mask.
 
     Raises:
         DataError: for an unknown family or dataset, or annotations that cannot be used.
         FileNotFoundError: for missing data.
     """
-    data, options = data_folder(settings.dataset_dir, settings.index_dir), family_options(settings)
+    data, options = data_folder(settings.dataset_dir, settings.index_dir), family_options(settings, method)
     latents = method.num_latents if isinstance(method, Method) and method.bank_length == "random" else None
     sources: list[tuple[str, Source]] = []
     rates: list[float] = []

@@ -15,10 +15,12 @@ from utils.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a phrase means: a (H, W) boolean mask, or None if there is no such object."""
+    """What a phrase means: a (H, W) boolean mask, or None if there is no such object, and the objects (m, H, W) of
+    which it is the union, where they are told apart."""
 
     phrase: str
     mask: np.ndarray | None
+    objects: np.ndarray | None = None
 
 
 def assemble(
@@ -49,6 +51,7 @@ def assemble(
     for target in targets:
         _check(target, image, record)
     masks: list[np.ndarray] = []
+    instances: list[np.ndarray] = []
     questions: list[Question] = []
     conversations: list[Conversation] = []
     for group in allocate(len(targets), max_questions=max_questions, max_per_question=max_per_question, rng=rng):
@@ -59,6 +62,8 @@ def assemble(
             slots.append(RejectSlot() if mask is None else TargetSlot(len(masks)))
             questions.append(Question(targets[number].phrase, () if mask is None else (len(masks),)))
             masks += [] if mask is None else [mask]
+            objects = targets[number].objects
+            instances += [] if objects is None else [objects[objects.any(axis=(1, 2))]]
         turn = Turn(ask_phrases(phrases, rng), answer_phrases(phrases, slots, rng))
         conversations.append(Conversation((turn,)))
     size = image.shape[:2]
@@ -69,6 +74,7 @@ def assemble(
         masks=np.stack(masks) if masks else np.zeros((0, *size), dtype=bool),
         ignore=None if ignore is None else as_strided(ignore, (len(masks), *size), (0, *ignore.strides)),
         questions=tuple(questions),
+        instances=tuple(instances),
     )
 
 

@@ -127,18 +127,26 @@ class ReasonSegTraining:
         explanatory: chance that a query with an explanation is answered by the explanation alone; negative switches
             explanations, and the need for their file, off.
         max_queries: most queries and wordings of an image that one sample asks.
+        instances: take each target polygon as an object of its own.
 
     Raises:
         FileNotFoundError: if explanations are wanted and their file is missing.
     """
 
     def __init__(
-        self, root: str | Path, splits: tuple[str, ...], *, explanatory: float = -1.0, max_queries: int = 3
+        self,
+        root: str | Path,
+        splits: tuple[str, ...],
+        *,
+        explanatory: float = -1.0,
+        max_queries: int = 3,
+        instances: bool = False,
     ) -> None:
         self._images = [image for split in splits for image in read_split(root, split)]
         self._explanatory = explanatory
         self._explanations = read_explanations(Path(root)) if explanatory >= 0 else {}
         self._max_queries = max_queries
+        self._instances = instances
 
     def __len__(self) -> int:
         return len(self._images)
@@ -185,6 +193,9 @@ class ReasonSegTraining:
             masks=np.stack([mask == TARGET for mask in painted]) if painted else empty,
             ignore=np.stack([mask == IGNORE for mask in painted]) if painted else None,
             questions=(Question(queries[0].text),),
+            instances=tuple(record.objects(annotation, mask) for annotation, mask in zip(asked, painted, strict=True))
+            if self._instances
+            else (),
         )
 
     def _queries(self, record: AnnotatedImage, rng: np.random.Generator) -> list[_Query]:
@@ -213,7 +224,13 @@ class ReasonSegTraining:
 
 def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
     splits = tuple(FAMILY.split(name).split("_"))
-    return ReasonSegTraining(data.root, splits, explanatory=options.explanatory, max_queries=options.max_questions)
+    return ReasonSegTraining(
+        data.root,
+        splits,
+        explanatory=options.explanatory,
+        max_queries=options.max_questions,
+        instances=options.instances,
+    )
 
 
 def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:

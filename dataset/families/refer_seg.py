@@ -119,13 +119,18 @@ class ReferImages:
         return referred, image
 
     def mask(self, phrase: Phrase, image: CocoImage) -> np.ndarray | None:
-        """(H, W) boolean of what a phrase means, or None if there is no such object.
+        """(H, W) boolean of what a phrase means, or None if there is no such object; raises as `objects`."""
+        found = self.objects(phrase, image)
+        return None if found is None else np.asarray(found.any(axis=0))
+
+    def objects(self, phrase: Phrase, image: CocoImage) -> np.ndarray | None:
+        """(m, H, W) boolean of the objects that a phrase means, or None if there is no such object.
 
         Raises:
             DataError: if its annotations cannot be used, or it has none in a set where every phrase has an object.
         """
         if phrase.annotations:
-            return self._split.mask(phrase, image)
+            return self._split.objects(phrase, image)
         if self.set.scoring == "refer":
             raise DataError(
                 phrase.record, f'"{phrase.text}" has no annotation, but in this set every phrase needs one; name it'
@@ -156,15 +161,19 @@ class ReferSeg:
         spec: `refcoco` for its split train, or with a split, such as `refcoco|val`.
         max_questions: most conversations of a sample.
         max_per_question: most phrases of a conversation.
+        instances: tell the objects of a phrase apart.
 
     Raises:
         DataError: for an unknown set or split, or annotations that cannot be used.
         FileNotFoundError: for missing files.
     """
 
-    def __init__(self, data: DataFolder, spec: str, *, max_questions: int, max_per_question: int) -> None:
+    def __init__(
+        self, data: DataFolder, spec: str, *, max_questions: int, max_per_question: int, instances: bool = False
+    ) -> None:
         self._images = ReferImages(data, spec, SETS, every=False)
         self._max_questions, self._max_per_question = max_questions, max_per_question
+        self._instances = instances
 
     def __len__(self) -> int:
         return len(self._images)
@@ -181,11 +190,17 @@ class ReferSeg:
         return assemble(
             referred.record,
             image,
-            [Target(phrase.text, self._images.mask(phrase, referred.image)) for phrase in phrases],
+            [self._target(phrase, referred.image) for phrase in phrases],
             max_questions=self._max_questions,
             max_per_question=self._max_per_question,
             rng=rng,
         )
+
+    def _target(self, phrase: Phrase, image: CocoImage) -> Target:
+        objects = self._images.objects(phrase, image)
+        if objects is None:
+            return Target(phrase.text, None)
+        return Target(phrase.text, np.asarray(objects.any(axis=0)), objects if self._instances else None)
 
 
 class ReferBenchmark:
@@ -291,7 +306,13 @@ def expected(
 
 def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
     FAMILY.known(name.partition("|")[0])
-    return ReferSeg(data, name, max_questions=options.max_questions, max_per_question=options.max_per_question)
+    return ReferSeg(
+        data,
+        name,
+        max_questions=options.max_questions,
+        max_per_question=options.max_per_question,
+        instances=options.instances,
+    )
 
 
 def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:

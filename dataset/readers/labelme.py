@@ -148,6 +148,16 @@ class LabelMeFile:
             painted[regions[number]] = IGNORE if is_ignored(self.shapes[number].label) else 1
         return painted
 
+    def target_regions(self, height: int, width: int) -> np.ndarray:
+        """(m, H, W) boolean of each shape that is not ignored.
+
+        Raises:
+            DataError: as `paint`.
+        """
+        regions = zip(self._regions(height, width), self.shapes, strict=True)
+        found = [region for region, shape in regions if not is_ignored(shape.label)]
+        return np.stack(found) if found else np.zeros((0, height, width), dtype=bool)
+
     def _regions(self, height: int, width: int) -> list[np.ndarray]:
         """(H, W) boolean of each shape."""
         if any(said not in (None, has) for said, has in zip(self.image_size, (height, width), strict=True)):

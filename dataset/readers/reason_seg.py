@@ -112,6 +112,12 @@ class AnnotatedImage:
         """(H, W) uint8 of an annotation of the image of (height, width): 1 target, 255 ignore."""
         return annotation.shapes.painted(*size[:2])
 
+    def objects(self, annotation: Annotation, painted: np.ndarray) -> np.ndarray:
+        """(m, H, W) boolean of each target polygon, as far as `painted` shows it; those of which it shows nothing are
+        left out."""
+        shown = annotation.shapes.target_regions(*painted.shape) & (painted == TARGET)
+        return shown[shown.any(axis=(1, 2))]
+
     def files(self) -> tuple[Path, ...]:
         """Image and annotations."""
         return self.path, *(Path(annotation.path) for annotation in self.annotations)

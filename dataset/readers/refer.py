@@ -99,13 +99,17 @@ class ReferSplit:
         return self[number].image.file_name
 
     def mask(self, phrase: Phrase, image: CocoImage) -> np.ndarray:
-        """(H, W) boolean union of what a phrase means, empty if that is nothing.
+        """(H, W) boolean union of what a phrase means, empty if that is nothing; raises as `objects`."""
+        return np.asarray(self.objects(phrase, image).any(axis=0))
+
+    def objects(self, phrase: Phrase, image: CocoImage) -> np.ndarray:
+        """(m, H, W) boolean of each object that a phrase means.
 
         Raises:
             DataError: if an annotation is missing, malformed, or of another image.
         """
-        united = np.zeros((image.height, image.width), dtype=bool)
-        for annotation_id in phrase.annotations:
+        found = np.zeros((len(phrase.annotations), image.height, image.width), dtype=bool)
+        for number, annotation_id in enumerate(phrase.annotations):
             annotation = self.instances.annotation(annotation_id, phrase.record)
             if annotation["image_id"] != image.id:
                 raise DataError(
@@ -113,8 +117,8 @@ class ReferSplit:
                     f"annotation {annotation_id} belongs to image {annotation['image_id']}, not {image.id}; "
                     "instances and references are not of one set",
                 )
-            united |= self.instances.mask(annotation, image)
-        return united
+            found[number] = self.instances.mask(annotation, image)
+        return found
 
     def refuse_problems(self) -> None:
         """Stop where no record may be left out.

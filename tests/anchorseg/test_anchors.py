@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from anchorseg.inference.generation import generate
-from anchorseg.method.anchors import AnchorFusion, likeness
+from anchorseg.inference.predictor import AnchorSegPredictor
+from anchorseg.method.anchors import AnchorFusion, likeness, matched_loss
+from anchorseg.method.losses import mask_loss
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import LossWeights, Method
@@ -15,9 +20,14 @@ from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.trainable import set_trainable, trainable_groups
 from anchorseg.weights.folder import load_model, save_model, tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
+from dataset.drawn.writer import write_scenes
+from dataset.readers.folder import DataFolder
+from dataset.registry import training_sources
 from dataset.sample import Sample
+from dataset.source import FamilyOptions
 from tests.anchorseg.test_generation import relative_error, several_images
 from tests.conftest import make_batch, make_sample
+from tests.drawn.layouts import write_layouts
 from utils.geometry import tokens_to_map
 from utils.seeding import seed_torch
 
@@ -132,3 +142,69 @@ def test_likeness():
 def test_what_does_not_go_together(values, sentence):
     with pytest.raises(ValueError, match=sentence):
         Method(num_anchors=2, **values)
+
+
+def boxes(*spans: tuple[int, int]) -> torch.Tensor:
+    masks = torch.zeros(len(spans), 6, 12, dtype=torch.bool)
+    for mask, (first, last) in zip(masks, spans, strict=True):
+        mask[1:5, first:last] = True
+    return masks
+
+
+def test_anchors_are_matched_with_objects():
+    left, right = boxes((0, 4), (8, 12))
+    parts = torch.stack([torch.where(mask, 5.0, -5.0) for mask in (right, boxes((0, 0))[0], left)])
+    parts = torch.stack([parts, parts]).requires_grad_()
+    found = matched_loss(parts, [torch.stack([left, right]), boxes()])
+    wanted = mask_loss(parts[0], torch.stack([right, boxes((0, 0))[0], left]))
+    assert torch.allclose(found.bce[0], wanted.bce.mean()) and torch.allclose(found.dice[0], wanted.dice.mean())
+    assert found.bce[1] == 0 and found.dice[1] == 0
+    (found.bce + found.dice).sum().backward()
+    assert parts.grad[0].any() and not parts.grad[1].any()
+    assert found.bce[0] < 0.01
+
+
+def test_more_objects_than_anchors():
+    objects = boxes((0, 3), (4, 7), (8, 12))
+    parts = torch.where(objects[2], 5.0, -5.0)[None, None]
+    assert matched_loss(parts, [objects]).bce.item() < 0.01
+
+
+def test_objects_reach_the_loss_and_masks_of_anchors_the_answer():
+    model, registry = make_model(anchor_instances=True)
+    sample = make_sample(0, conversations=2)
+    halves = tuple(
+        np.stack([mask & (np.arange(80) < split), mask & (np.arange(80) >= split)])
+        for mask, split in zip(sample.masks, (30, 40), strict=True)
+    )
+    batch = make_batch(model, registry, [replace(sample, instances=halves), make_sample(1)])
+    assert [len(of_image) for of_image in batch.conversations.instances] == [2, 0]
+    losses = Objective(LossWeights(), model.head)(model(batch), batch)
+    assert losses.terms["instance_bce"] > 0 and losses.terms["instance_dice"] > 0
+    predictor = AnchorSegPredictor(model, registry)
+    predictor.set_image(sample.image)
+    made = generate(
+        model.eval(), make_batch(model, registry, several_images()[:1], share_prefix=False), answer=list(model.bank_ids)
+    )
+    answers = predictor.answers(made, [""] * len(made.ids))
+    (target,) = answers[0].targets
+    assert target.parts.shape == target.anchor_priors.shape == (A, *target.mask.shape)
+
+
+@pytest.mark.parametrize(("family", "name"), [("reason_seg", "ReasonSeg|train"), ("refer_seg", "grefcoco")])
+def test_families_tell_objects_apart(family, name, tmp_path):
+    if family == "reason_seg":
+        write_scenes(tmp_path, counts={"train": 12, "val": 1, "test": 1}, seed=0)
+    else:
+        write_layouts(tmp_path, families=[family], images=12, seed=0)
+    for wanted in (True, False):
+        options = FamilyOptions(sets={family: name}, instances=wanted)
+        ((_, source),) = training_sources(family, DataFolder(tmp_path, tmp_path / "index"), options)
+        counts = []
+        for index in range(len(source)):
+            sample = source.training_sample(index, np.random.default_rng(index))
+            assert len(sample.instances) == (len(sample.masks) if wanted else 0)
+            for mask, objects in zip(sample.masks, sample.instances, strict=wanted):
+                assert np.array_equal(objects.any(axis=0), mask) and objects.any(axis=(1, 2)).all()
+                counts.append(len(objects))
+        assert not wanted or max(counts) > 1, "a mask of several objects"

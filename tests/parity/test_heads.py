@@ -184,6 +184,7 @@ def check_losses(
         present=tuple(tuple(range(len(each))) for each in masks),
         boxes=tuple(content_box(each) for each in masks),
         asked_in=tuple(tuple(range(len(each))) for each in masks),
+        instances=((),) * len(masks),
     )
     output = AnchorSegOutput(logits=torch.zeros(0, 2), labels=rows, segmentation=made)
     batch = Batch(records=("",) * len(masks), images=context.images, conversations=conversations)
