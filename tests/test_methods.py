@@ -10,8 +10,20 @@ import sys
 import time
 
 import pytest
+import torch
 
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.training.build import config_of
+from anchorseg.training.settings import TrainSettings
+from anchorseg.training.trainable import set_trainable
+from anchorseg.weights.folder import tiny_tokenizer_model
+from tests.conftest import make_batch, make_sample
 from tests.test_train_ds import ROOT, flags, losses, run, scenes  # noqa: F401
+from utils.seeding import seed_torch
+from utils.settings import parse
 
 pytestmark = pytest.mark.slow
 METHODS = {
@@ -23,6 +35,7 @@ METHODS = {
     ),
     "gsva": ("--head", "gsva", "--num_latents", "0", "--no_position_tables"),
     "nested": ("--bank_length", "random"),
+    "anchors": ("--num_anchors", "3", "--anchor_instances", "--anchor_diversity", "0.1"),
 }  # fmt: skip
 
 
@@ -61,3 +74,29 @@ def test_a_method(scenes, tmp_path, method):  # noqa: F811
         )  # fmt: skip
         results.append(json.loads((out / "results.json").read_text())["benchmarks"])
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_learns_two_scenes_by_heart(method):
+    flags_of = [flag for flag in METHODS[method] if flag != "--anchor_instances"]
+    settings = parse(TrainSettings, ["--preset", "scratch", *flags_of], preset_dir=ROOT / "configs")
+    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*settings.method().token_counts()))
+    seed_torch(0)
+    model = AnchorSegModel(config_of(settings, registry)).train()
+    set_trainable(model, "all")
+    samples = [make_sample(0, conversations=1), make_sample(1, (90, 50), conversations=1)]
+    batch, objective = make_batch(model, registry, samples), Objective(LossWeights(), model.head)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=2e-3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        objective(model(batch), batch).total.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    with torch.inference_mode():
+        masks = model.eval()(batch).segmentation.masks
+    ious = [
+        float(((found > 0) & truth).sum() / ((found > 0) | truth).sum())
+        for found, truth in zip(masks, batch.conversations.masks, strict=True)
+    ]
+    print(method, [round(iou, 3) for iou in ious])
+    assert min(ious) > 0.85

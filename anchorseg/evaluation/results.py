@@ -17,7 +17,7 @@ from utils.shown import shown
 from utils.tensor_files import weight_files
 
 FILE = "results.json"
-SCORED = ("precision", "load_in", "padding_attention", "model_max_length", "max_new_tokens")
+SCORED = ("precision", "load_in", "padding_attention", "model_max_length", "max_new_tokens", "bank_length")
 """Settings that scores depend on; one file holds scores of one value of each."""
 
 DATA = ("dataset_dir", "custom_data")
