@@ -48,6 +48,16 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def baselines(request: pytest.FixtureRequest) -> Path:
+    """The folder of the published baselines' numbers."""
+    given = os.environ.get("ANCHORSEG_BASELINES")
+    folder = Path(given) if given else request.getfixturevalue("shared") / "fixtures" / "baselines"
+    if not (folder / "lisa_train.npz").is_file():
+        pytest.skip("the numbers of the published baselines are not here (ANCHORSEG_BASELINES)")
+    return folder
+
+
 def make_registry(num_latents: int = 7) -> TokenRegistry:
     return TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(num_latents))
 

@@ -17,11 +17,8 @@ from utils.geometry import Size
 CASES = range(5)
 
 
-def fixture(shared: Path, name: str) -> np.lib.npyio.NpzFile:
-    path = shared / "fixtures" / "baselines" / f"{name}.npz"
-    if not path.is_file():
-        pytest.skip("the numbers of the published baselines are not here")
-    return np.load(path)
+def fixture(baselines: Path, name: str) -> np.lib.npyio.NpzFile:
+    return np.load(baselines / f"{name}.npz")
 
 
 def relative(found: Tensor, wanted: np.ndarray) -> float:
@@ -57,8 +54,8 @@ def original(similarity: Tensor, size: Size, divisor: int, count: int, positive:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("setting", "divisor", "count", "positive"), [("7b", 2, 30, 0.8), ("13b", 1, 60, 0.6)])
-def test_points_of_the_original(shared, setting, divisor, count, positive, case):
-    data = fixture(shared, "read_points_original")
+def test_points_of_the_original(baselines, setting, divisor, count, positive, case):
+    data = fixture(baselines, "read_points_original")
     key = f"{setting}.{case}"
     similarity = torch.from_numpy(data[f"{key}.similarity"]).view(1, 24, 24).requires_grad_()
     cells, points = original(similarity, tuple(data[f"{key}.size"].tolist()), divisor, count, positive)
@@ -76,8 +73,8 @@ def test_points_of_the_original(shared, setting, divisor, count, positive, case)
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("setting", "divisor", "count"), [("d1n60", 1, 60), ("d2n30", 2, 30)])
-def test_points_of_the_anchorseg_repository(shared, setting, divisor, count, case):
-    data = fixture(shared, "read_points_spine")
+def test_points_of_the_anchorseg_repository(baselines, setting, divisor, count, case):
+    data = fixture(baselines, "read_points_spine")
     key = f"{setting}.{case}"
     size = tuple(data[f"{key}.size"].tolist())
     similarity = torch.from_numpy(data[f"{key}.similarity"]).view(2, 24, 24).requires_grad_()

@@ -2,12 +2,14 @@
 
 Without DIR the numbers are those of the digest in `tests/parity`: every file, large arrays as samples. DIR holds files
 such as forward_train.npz and, beside them, what the weights follow from: config.json, state_dict_keys.json and the
-tokenizer. Each array is computed anew from the rawest inputs that its file has.
+tokenizer. Each array is computed anew from the rawest inputs that its file has. DIR may also hold the numbers of the
+baselines, such as gsva_train_original.npz; their heads, points, decoders and losses are then compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +20,10 @@ from utils.errors import UserError, exit_on_error
 
 if TYPE_CHECKING:
     from tests.parity.reference import Row
+
+
+BASELINES = "gsva_train_original.npz"
+BASELINE_TESTS = ("parity/test_heads.py", "parity/test_pixellm.py", "anchorseg/test_points.py")
 
 
 def table(rows: list[Row]) -> str:
@@ -43,6 +49,15 @@ def worst_by_file(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def check_baselines(folder: Path) -> int:
+    """Run the tests that compare with the numbers of a folder; the exit status."""
+    import pytest
+
+    os.environ["ANCHORSEG_BASELINES"] = str(folder.resolve())
+    root = Path(__file__).parents[1]
+    return int(pytest.main(["-v", "-p", "no:cacheprovider", *(str(root / file) for file in BASELINE_TESTS)]))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print the table and return the exit status: 0 if nothing failed."""
     parser = argparse.ArgumentParser(
@@ -54,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     for folder in (given.folder, given.weights):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is no folder; give the one that holds the published numbers and config.json")
+
+    if given.folder is not None and (given.folder / BASELINES).is_file():
+        return check_baselines(given.folder)
 
     from tests.parity.checks import check_folder
     from tests.parity.digest import unpack

@@ -136,11 +136,8 @@ def inputs(numbers: Numbers, sam: SamBackbone) -> tuple[Tensor, BankPositions, I
 
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_masks_of_public_implementations(name, shared, sam):
-    folder = shared / "fixtures" / "baselines"
-    if not (folder / f"{name}.npz").is_file():
-        pytest.skip("the numbers of the published baselines are not here")
-    numbers, (kind, options) = Numbers(folder, name), CASES[name]
+def test_masks_of_public_implementations(name, baselines, sam):
+    numbers, (kind, options) = Numbers(baselines, name), CASES[name]
     head = make_head(kind, options, sam)
     hidden, targets, context = inputs(numbers, sam)
     made: Segmentation = head.segment(hidden, targets, context, sam)
@@ -194,11 +191,8 @@ def check_losses(
     assert min(abs(dice_weight / known - 1) for known in (0.5, 4)) < 1e-4
 
 
-def test_gsva_decisions(shared):
-    path = shared / "fixtures" / "baselines" / "gsva_decision.npz"
-    if not path.is_file():
-        pytest.skip("the numbers of the published baselines are not here")
-    file = np.load(path)
+def test_gsva_decisions(baselines):
+    file = np.load(baselines / "gsva_decision.npz")
     cases = sorted({key.partition(".")[0] for key in file.files})
     for case in cases:
         arrays = {key: torch.from_numpy(file[f"{case}.{key}"]) for key in ("truth", "argmax", "decision", "input_ids")}

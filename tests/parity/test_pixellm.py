@@ -78,10 +78,7 @@ def by_rule(sizes: PixelSizes) -> Published:
     return Published(masks, codebook)
 
 
-def numbers(shared: Path, name: str) -> dict[str, np.ndarray]:
-    folder = shared / "fixtures" / "baselines"
-    if not (folder / f"{name}.npz").is_file():
-        pytest.skip("the numbers of the published baselines are not here")
+def numbers(folder: Path, name: str) -> dict[str, np.ndarray]:
     base = "pixellm_train_llm16" if name == "pixellm_train_original" else name
     return {**np.load(folder / f"{base}.npz"), **np.load(folder / f"{name}.npz")}
 
@@ -102,8 +99,8 @@ def views(case: dict[str, np.ndarray]) -> Tensor:
     return torch.stack(made)
 
 
-def test_positions_are_resized_as_published_or_in_place(shared, published):
-    wanted = numbers(shared, "pixellm_train")["mid.resized_position_embedding_s4"]
+def test_positions_are_resized_as_published_or_in_place(baselines, published):
+    wanted = numbers(baselines, "pixellm_train")["mid.resized_position_embedding_s4"]
     table = published.masks.image_encoder.embeddings.position_embedding.weight
     assert error(table[::4], wanted) < 1e-5
     plain = torch.arange(1 + 4.0**2).unsqueeze(1)
@@ -114,8 +111,8 @@ def test_positions_are_resized_as_published_or_in_place(shared, published):
 
 @pytest.mark.parametrize("name", FEATURES)
 @torch.no_grad()
-def test_from_images_and_prompts_to_masks(shared, published, original, name):
-    case, masks = numbers(shared, name), (published if name in ("pixellm_eval", "pixellm_train") else original).masks
+def test_from_images_and_prompts_to_masks(baselines, published, original, name):
+    case, masks = numbers(baselines, name), (published if name in ("pixellm_eval", "pixellm_train") else original).masks
     pixels = views(case)
     if "check.images_clip_s16" in case:
         assert np.abs(pixels[:, :3, ::16, ::16].numpy() - case["check.images_clip_s16"]).max() < 1e-5
@@ -148,25 +145,19 @@ def test_from_images_and_prompts_to_masks(shared, published, original, name):
             assert error(scores, case[f"out.mask_scores.{number}"]) < 1e-4
 
 
-def test_codebook(shared, published):
-    folder = shared / "fixtures" / "baselines"
-    if not (folder / "pixellm_components.npz").is_file():
-        pytest.skip("the numbers of the published baselines are not here")
-    parts = np.load(folder / "pixellm_components.npz")
+def test_codebook(baselines, published):
+    parts = np.load(baselines / "pixellm_components.npz")
     states = torch.from_numpy(parts["codebook.in"]).unflatten(0, (-1, 6))
     assert error(published.codebook.fuse(states), parts["codebook.out"]) < 1e-5
-    case = numbers(shared, "pixellm_train")
+    case = numbers(baselines, "pixellm_train")
     projected = torch.from_numpy(case["mid.text_hidden_states_selected"]).unflatten(0, (-1, 6))
     wanted = np.concatenate([case["mid.text_embeds.0"], case["mid.text_embeds.1"]])
     assert error(published.codebook.fuse(projected), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_overlap(shared, number):
-    path = shared / "fixtures" / "baselines" / "pixellm_match_overlap.npz"
-    if not path.is_file():
-        pytest.skip("the numbers of the published baselines are not here")
-    file = np.load(path)
+def test_overlap(baselines, number):
+    file = np.load(baselines / "pixellm_match_overlap.npz")
     groups = file[f"overlap.{number}.targets_per_question"]
     logits = torch.from_numpy(file[f"match.{number}.logits"])[: groups.sum()].requires_grad_()
     truth = torch.from_numpy(file[f"match.{number}.gt"])[: groups.sum()].bool()
@@ -220,8 +211,8 @@ def test_a_marked_view_tells_what_is_padding():
     [("pixellm_train", PixelLlava24Backbone, 24), ("pixellm_train_original", PixelLlavaBackbone, 16)],
 )
 @torch.no_grad()
-def test_tokens_for_the_language_model(shared, published, name, backbone, tokens):
-    case = numbers(shared, name)
+def test_tokens_for_the_language_model(baselines, published, name, backbone, tokens):
+    case = numbers(baselines, name)
     text = LlamaConfig(hidden_size=64, intermediate_size=176, num_hidden_layers=1, num_attention_heads=4, vocab_size=8)
     config = LlavaConfig(
         vision_config=SIZES.clip(), text_config=text, vision_feature_layer=-2, image_seq_length=tokens**2
