@@ -21,7 +21,7 @@ class CapturedGradient:
     Args:
         function: of tensors to a tensor that depends on nothing else but weights.
         weights: those that train.
-        record: makes recordings.
+        record: makes recordings; of nothing that runs between both passes, which would write over what is kept.
         keep: most combinations of shapes that are kept; the one unused for longest goes.
     """
 

@@ -104,7 +104,7 @@ class CapturedTraining:
 
     Args:
         model: in training mode, on its device, with the paper's parts trainable.
-        recorder: makes a recorder.
+        recorder: makes a recorder. What one records never runs at the same time.
     """
 
     def __init__(self, model: AnchorSegModel, recorder: Callable[[], Recorder] = CudaRecorder) -> None:
@@ -112,11 +112,12 @@ class CapturedTraining:
         module = model.get_submodule(language.saved_as)
         tables = {id(p) for name in language.vocabulary_tables for p in module.get_submodule(name).parameters()}
         weights = [p for p in language.adapted.parameters() if p.requires_grad and id(p) not in tables]
-        record = recorder()
+        # The encoders run between both passes of the language model, and must not share its memory.
+        of_encoders, of_language_model = recorder(), recorder()
         # As it is where its projector trains.
-        self._features = None if language.trained() else CapturedCall(self._one_feature, record)
-        self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), record)
-        self._states = CapturedGradient(language.hidden_states, weights, record)
+        self._features = None if language.trained() else CapturedCall(self._one_feature, of_encoders)
+        self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), of_encoders)
+        self._states = CapturedGradient(language.hidden_states, weights, of_language_model)
         self.embed = language.embed
 
     def encode(self, pixels: Tensor) -> Tensor:
