@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.objective import Objective
-from anchorseg.method.options import LossWeights, PixelOptions
+from anchorseg.method.options import PixelOptions
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.settings import TrainSettings
 from anchorseg.training.trainable import set_trainable, trainable_groups
@@ -73,22 +72,3 @@ def test_what_trains():
 def test_what_does_not_go_together(values, sentence):
     with pytest.raises(ValueError, match=sentence):
         TrainSettings(size="tiny", **values)
-
-
-def test_it_learns_two_scenes_by_heart():
-    model, registry = make_model()
-    model.requires_grad_(True)
-    samples = [make_sample(0, conversations=1), make_sample(1, (90, 50), conversations=1)]
-    batch = make_batch(model, registry, samples)
-    objective = Objective(LossWeights(), model.head)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        objective(model(batch), batch).total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    with torch.inference_mode():
-        masks = model.eval()(batch).segmentation.masks
-    for found, truth in zip(masks, batch.conversations.masks, strict=True):
-        drawn = found > 0
-        assert float((drawn & truth).sum() / (drawn | truth).sum()) > 0.85
