@@ -53,8 +53,12 @@ class LanguageBackbone(Protocol):
         """
 
     @staticmethod
-    def view(config: Any, statistics: str) -> ImageView:
-        """How images enter; `statistics` as `Method.clip_statistics`."""
+    def view(config: Any, statistics: str, *, cropped: bool = False) -> ImageView:
+        """How images enter; `statistics` as `Method.clip_statistics`; cropped: only the middle of them.
+
+        Raises:
+            ValueError: if it takes none that are cropped.
+        """
 
     @staticmethod
     def open_published(folder: Path, tower: Path | None, size: str) -> Any:

@@ -29,7 +29,7 @@ from model.attention_kernels import right_kernels
 from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
 from model.llava_files import NETWORK, LlavaFiles, check_size, from_transformers, load_published, open_llava
-from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, PaddedView
+from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView
 from utils.loading import LoadReport
 
 IMAGE_PLACEHOLDER = -200
@@ -169,10 +169,11 @@ class LlavaBackbone(nn.Module):
         return SIZES[size](vocabulary)
 
     @staticmethod
-    def view(config: LlavaConfig, statistics: str) -> PaddedView:
-        """The padded view of CLIP."""
+    def view(config: LlavaConfig, statistics: str, *, cropped: bool = False) -> PaddedView:
+        """The padded view of CLIP, or its own crop."""
         vision, (mean, std) = config.vision_config, STATISTICS[statistics]
-        return PaddedView(side=vision.image_size, grid=vision.image_size // vision.patch_size, mean=mean, std=std)
+        kind = CroppedView if cropped else PaddedView
+        return kind(side=vision.image_size, grid=vision.image_size // vision.patch_size, mean=mean, std=std)
 
     @staticmethod
     def open_published(folder: Path, tower: Path | None, size: str) -> LlavaFiles:

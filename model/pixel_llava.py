@@ -59,8 +59,10 @@ class PixelLlavaBackbone(LlavaBackbone):
         return config.vision_config.image_size // config.vision_config.patch_size * part // whole
 
     @classmethod
-    def view(cls, config: LlavaConfig, statistics: str) -> MarkedView:
+    def view(cls, config: LlavaConfig, statistics: str, *, cropped: bool = False) -> MarkedView:
         """The marked view; its grid is that of the tokens."""
+        if cropped:
+            raise ValueError("clip_view crop does not go with PixelLM's language backbone; use padded")
         mean, std = STATISTICS[statistics]
         return MarkedView(side=config.vision_config.image_size, grid=cls._tokens(config), mean=mean, std=std)
 

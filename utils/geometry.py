@@ -32,7 +32,7 @@ class Frame:
     """Where an image lies in a network's view of it.
 
     Attributes:
-        content: (h, w) of the image, at the top left.
+        content: (h, w) of the image, at the top left; of a side longer than the view's the view shows the middle.
         view: (height, width) of the view, padding included.
         grid: (rows, columns) of the tokens or features that cover the view.
     """
@@ -97,6 +97,38 @@ class PaddedView:
     def pixels(self, image: np.ndarray) -> Tensor:
         """See `ImageView`."""
         return normalize_and_pad(resize_longest_side(image, self.side), self.side, self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CroppedView(PaddedView):
+    """The shortest side scaled to `side`, normalized, and the middle of it, as CLIP's own preprocessing does it."""
+
+    @property
+    def described(self) -> tuple:
+        """See `ImageView`."""
+        return ("cropped", *super().described)
+
+    def frame(self, size: Size) -> Frame:
+        """See `ImageView`."""
+        return Frame(uncropped_size(size, self.side), (self.side, self.side), (self.grid, self.grid))
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """See `ImageView`."""
+        height, width = (int(length * self.side / min(image.shape[:2])) for length in image.shape[:2])
+        resized = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        top, left = (height - self.side) // 2, (width - self.side) // 2
+        middle = resized[top : top + self.side, left : left + self.side]
+        return normalize_and_pad(middle, self.side, self.mean, self.std)
+
+
+def uncropped_size(size: Size, side: int) -> Size:
+    """Size of an image of which a square crop of `side` shows the middle: as much is added before as behind.
+
+    Sizes are cut to whole numbers and differences halved downwards, as READ's code does.
+    """
+    shortest = min(size)
+    height, width = (side + 2 * ((int(length * side / shortest) - side) // 2) for length in size)
+    return height, width
 
 
 def longest_side_size(size: Size, longest: int) -> Size:
@@ -185,8 +217,12 @@ def _pad(maps: Tensor, size: Size) -> Tensor:
 
 
 def _through_view(maps: Tensor, frame: Frame, size: Size) -> Tensor:
-    """Bilinear to a view, crop to its content, bilinear to the original image."""
-    return resample(maps, Resize(frame.view, frame.content), Resize(size, size))
+    """Bilinear to a view, crop to its content or fill it up with zeros, bilinear to the original image."""
+    above, left = ((content - view) // 2 for content, view in zip(frame.content, frame.view, strict=True))
+    if above <= 0 and left <= 0:
+        return resample(maps, Resize(frame.view, frame.content), Resize(size, size))
+    middle = resample(maps, Resize(frame.view, frame.view))
+    return resample(F.pad(middle, (left, left, above, above)), Resize(size, size))
 
 
 def tokens_to_map(responses: Tensor, frame: Frame, size: Size) -> Tensor:

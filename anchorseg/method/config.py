@@ -9,7 +9,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig
 
 from anchorseg.method.heads import check_masks, head_entry
-from anchorseg.method.options import MethodOptions
+from anchorseg.method.options import LisaOptions, MethodOptions
 from anchorseg.method.tokens import TokenStrings
 from model.backbones import language_backbone, mask_backbone
 from utils.files import to_json
@@ -110,7 +110,10 @@ class AnchorSegConfig(PreTrainedConfig):
     @property
     def language_view(self) -> ImageView:
         """How images enter the language backbone."""
-        return language_backbone(self.language_model).view(self.language_config, self.method_settings.clip_statistics)
+        method = self.method_settings
+        cropped = isinstance(method, LisaOptions) and method.clip_view == "crop"
+        backbone = language_backbone(self.language_model)
+        return backbone.view(self.language_config, method.clip_statistics, cropped=cropped)
 
     @property
     def mask_view(self) -> ImageView:

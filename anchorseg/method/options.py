@@ -145,10 +145,13 @@ class Method(MethodOptions):
 class LisaOptions(MethodOptions):
     """The single-token baseline."""
 
-    INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "position_tables")
+    INFERENCE: ClassVar[tuple[str, ...]] = (*MethodOptions.INFERENCE, "position_tables", "clip_view")
 
     position_tables: bool = setting(
         True, help="add AnchorSeg's tables of positions to the query and to SAM's mask tokens; the originals: off"
+    )
+    clip_view: Literal["padded", "crop"] = setting(
+        "padded", help="how the language backbone sees an image: padded, or its middle, as CLIP's own preprocessing"
     )
     unused_latents: bool = setting(
         False, help="write K latent tokens before <SEG> and use none of them, as AnchorSeg's copies of its baselines do"

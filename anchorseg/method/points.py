@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.geometry import Size
+from utils.geometry import Size, uncropped_size
 
 POSITIVE, NEGATIVE, NEUTRAL = 1, 0, -1
 REACH = 6
@@ -48,6 +48,13 @@ def valid_cells(size: Size, side: int) -> Size:
     """Rows and columns of a square grid over a padded view that show an image, the longest side in full."""
     height, width = (max(int(length * side / max(size) + 0.5), 1) for length in size)
     return height, width
+
+
+def cropped_cells(side: int, size: Size) -> tuple[Size, Size]:
+    """Of a square grid over an image's middle: row and column of its first cell within the grid that covers the image,
+    and that grid's rows and columns."""
+    rows, columns = uncropped_size(size, side)
+    return ((rows - side) // 2, (columns - side) // 2), (rows, columns)
 
 
 def shrink(similarity: Tensor, divisor: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from anchorseg.method.head import ImageContext, Prior, Segmentation, at_image_size, ground, prior_of_nothing
 from anchorseg.method.lisa_head import SingleQueryHead
 from anchorseg.method.options import ReadOptions
-from anchorseg.method.points import Cells, Points, points_on_grid, points_on_pixels, shrink, valid_cells
+from anchorseg.method.points import Cells, Points, cropped_cells, points_on_grid, points_on_pixels, shrink, valid_cells
 from anchorseg.method.query_bank import gather_states
 from anchorseg.method.spatial_prior import min_max
 from dataset.batch import BankPositions
@@ -65,8 +65,12 @@ class ReadHead(SingleQueryHead[ReadOptions]):
         """
         options = self.options
         grid = shrink(scores.float().unflatten(1, frame.grid), options.point_divisor)
-        rows, columns = valid_cells(size, grid.shape[1])
         limits = {"positive": options.point_positive, "negative": options.point_negative}
+        if options.clip_view == "crop" and options.point_places == "pixels":
+            return points_on_pixels(
+                Cells(_scaled(grid), *cropped_cells(grid.shape[1], size)), maps, options.points, **limits
+            )
+        rows, columns = valid_cells(size, grid.shape[1])
         if options.point_places == "grid":
             return points_on_grid(_scaled(grid)[:, :rows, :columns], size, options.points, **limits)
         cells = Cells(_scaled(grid[:, :rows, :columns]), (0, 0), (rows, columns))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anchorseg.method.points import Cells, choose, points_on_grid, points_on_pixels, shrink, valid_cells
+from anchorseg.method.points import Cells, choose, cropped_cells, points_on_grid, points_on_pixels, shrink, valid_cells
 from anchorseg.method.spatial_prior import min_max
 from utils.geometry import Size
 
@@ -26,19 +26,13 @@ def relative(found: Tensor, wanted: np.ndarray) -> float:
     return float(np.abs(found.detach().double().numpy() - wanted).max() / np.abs(wanted).max())
 
 
-def cropped(side: int, size: Size) -> tuple[Size, Size]:
-    """Cells that the centre of an image covers, and the grid that covers all of it, as READ's own code rounds them."""
-    first = tuple((int(side * length / min(size)) - side) // 2 for length in size)
-    return first, tuple(side + 2 * before for before in first)
-
-
 def scaled(maps: Tensor) -> Tensor:
     return min_max(maps.flatten(1)).view_as(maps)
 
 
 def similarity_of_pixels(similarity: Tensor, size: Size, side: int = 336) -> Tensor:
     """READ's own way from a centre crop's map to the image: zeros where the crop has cut."""
-    first, _ = cropped(side, size)
+    first, _ = cropped_cells(side, size)
     view = F.interpolate(scaled(similarity)[:, None], (side, side), mode="bilinear", align_corners=False)
     padded = F.pad(view, (first[1], first[1], first[0], first[0]))
     return F.interpolate(padded, size, mode="bilinear", align_corners=False)[:, 0]
@@ -46,7 +40,7 @@ def similarity_of_pixels(similarity: Tensor, size: Size, side: int = 336) -> Ten
 
 def original(similarity: Tensor, size: Size, divisor: int, count: int, positive: float):
     small = scaled(shrink(similarity, divisor))
-    first, grid = cropped(small.shape[1], size)
+    first, grid = cropped_cells(small.shape[1], size)
     cells = Cells(small, first, grid)
     maps = similarity_of_pixels(similarity, size).to(similarity.dtype)
     return cells, points_on_pixels(cells, maps, count, positive=positive)

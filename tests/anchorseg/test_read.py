@@ -50,6 +50,17 @@ def test_a_batch_gives_what_each_image_gives(places):
     assert together.prior is not None and [len(maps) for maps in together.prior.maps] == [1, 1]
 
 
+def test_a_crop_gives_points_of_the_middle():
+    model, registry = make_model(clip_view="crop", point_divisor=1, points=64)
+    batch = make_batch(model, registry, [make_sample(0, (60, 120), conversations=1)])
+    with torch.inference_mode():
+        made = model.eval()(batch).segmentation
+    (frame,), size = batch.images.language_frames, (60, 120)
+    points = model.head.points(made.prior.similarity, made.prior.maps[0], frame, size).coordinates
+    assert points[..., 0].min() >= 30 and points[..., 0].max() <= 90 and points[..., 1].max() > 50
+    assert not made.prior.maps[0][0, :, :29].any(), "what the crop leaves out has no similarity"
+
+
 def test_points_have_a_part_in_the_mask_and_in_the_gradient():
     model, registry = make_model()
     batch = make_batch(model, registry, two_scenes())

@@ -15,16 +15,18 @@ from anchorseg.method.heads import head_entry
 from anchorseg.method.modeling import AnchorSegOutput
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import GsvaOptions, LisaOptions, LossWeights, ReadOptions
+from anchorseg.method.read_head import ReadHead
 from dataset.batch import BankPositions, Batch, Conversations, Images
 from model.sam import SamBackbone
 from model.sam_files import SamSizes
 from tests.parity.rules import image, tensor
 from utils.filters import content_box
-from utils.geometry import SAM_MEAN, SAM_STD, Frame, normalize_and_pad, patch_validity
+from utils.geometry import SAM_MEAN, SAM_STD, Frame, normalize_and_pad, patch_validity, uncropped_size
 
 SEGMENT, REJECT, PLACEHOLDER, TOKENS = 640, 641, -200, 576
 PLAIN = LisaOptions(position_tables=False)
 POINTS_OF_ANCHORSEG = ReadOptions(position_tables=False, points=60, point_divisor=1, point_places="grid")
+CROPPED = ReadOptions(position_tables=False, clip_view="crop")
 CASES = {
     "lisa_eval": ("lisa", PLAIN),
     "lisa_eval_spine": ("lisa", LisaOptions()),
@@ -39,6 +41,8 @@ CASES = {
     "read_eval_points60_padded": ("read", POINTS_OF_ANCHORSEG),
     "read_train_points60_padded": ("read", POINTS_OF_ANCHORSEG),
     "read_train_points60_square": ("read", POINTS_OF_ANCHORSEG),
+    "read_eval_original": ("read", CROPPED),
+    "read_train_original": ("read", CROPPED),
 }
 TABLES = "model.visual_model.mask_decoder."
 
@@ -103,7 +107,10 @@ def images_of_rows(numbers: Numbers) -> np.ndarray:
 def inputs(numbers: Numbers, sam: SamBackbone) -> tuple[Tensor, BankPositions, ImageContext]:
     ids, count = numbers["in.input_ids"], len(numbers["in.offset"]) - 1
     shapes = numbers["in.sam_mask_shape_list"].tolist()
-    frames = tuple(Frame(tuple(content), (336, 336), (24, 24)) for content in numbers["in.clip_resize_list"].tolist())
+    contents = numbers["in.clip_resize_list"].tolist()
+    if CASES[numbers.name][1] == CROPPED:
+        contents = [uncropped_size(tuple(size), 336) for _, size in shapes]
+    frames = tuple(Frame(tuple(content), (336, 336), (24, 24)) for content in contents)
     pixels = torch.stack(
         [
             normalize_and_pad(image(*content, int(seed)), 1024, SAM_MEAN, SAM_STD)
@@ -144,6 +151,8 @@ def test_masks_of_public_implementations(name, baselines, sam):
     if "train" in name:
         check_losses(numbers, head, made, targets, context)
     compared = 0
+    if isinstance(head, ReadHead) and "out.points" in numbers:
+        compare_points(numbers, head, made, targets, context)
     for number, (masks, low_resolution) in enumerate(
         zip(made.masks, made.low_resolution.split(made.counts), strict=True)
     ):
@@ -156,6 +165,29 @@ def test_masks_of_public_implementations(name, baselines, sam):
                 assert np.abs(found.numpy() - wanted).max() / np.abs(wanted).max() < 1e-4, key
                 compared += 1
     assert compared >= len(made.masks)
+
+
+def compare_points(
+    numbers: Numbers, head: ReadHead, made: Segmentation, targets: BankPositions, context: ImageContext
+) -> None:
+    assert made.prior is not None
+    found = [
+        head.points(scores, maps, frame, size)
+        for scores, maps, frame, size in zip(
+            made.prior.similarity.split(targets.counts),
+            made.prior.maps,
+            context.images.language_frames,
+            context.images.sizes,
+            strict=True,
+        )
+        if len(scores)
+    ]
+    labels, places = torch.cat([one.labels for one in found]), torch.cat([one.coordinates for one in found])
+    if labels.shape == numbers["out.point_labels"].shape:
+        assert np.array_equal(labels.numpy(), numbers["out.point_labels"])
+        wanted = numbers["out.points"]
+        order = [np.lexsort(points.round(2).T) for points in (places[0].numpy(), wanted[0])]
+        assert np.abs(places[0].numpy()[order[0]] - wanted[0][order[1]]).max() < 1e-4 * np.abs(wanted).max()
 
 
 def check_losses(

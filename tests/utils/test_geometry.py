@@ -175,3 +175,23 @@ def test_an_image_without_targets_gives_empty_results():
     assert geometry.map_to_prompt(maps, 64).shape == (0, 1, 64, 64)
     assert geometry.masks_to_tokens(torch.zeros(0, 48, 64, dtype=torch.bool), frame).shape == (0, 16, 16)
     assert geometry.upscale_masks(torch.zeros(0, 64, 64), frame, (48, 64)).shape == (0, 48, 64)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (90, 50), (64, 64), (41, 333)])
+def test_a_crop_shows_the_middle(size):
+    view = geometry.CroppedView(side=32, grid=8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    frame = view.frame(size)
+    image = np.zeros((*size, 3), np.uint8)
+    image[..., 0] = np.arange(size[0])[:, None] * 255 // size[0]
+    image[..., 1] = np.arange(size[1]) * 255 // size[1]
+    pixels = view.pixels(image)
+    assert pixels.shape == (3, 32, 32) and geometry.patch_validity(frame).all()
+    middle = [float(pixels[channel].mean()) for channel in (0, 1)]
+    assert middle == pytest.approx([127, 127], abs=5), "as much is cut off before as behind"
+    assert min(frame.content) == 32 and max(frame.content) <= 32 * max(size) / min(size)
+    shown = geometry.tokens_to_map(torch.ones(1, 64), frame, size)[0]
+    share = min(size) / max(size)
+    assert float(shown.mean()) == pytest.approx(share, abs=0.05)
+    assert float(shown[size[0] // 2, size[1] // 2]) == pytest.approx(1)
+    if share < 0.9:
+        assert shown.flip(0, 1).isclose(shown, atol=0.05).all() and not shown[0, 0].isclose(torch.tensor(1.0))
