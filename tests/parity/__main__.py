@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 BASELINES = "gsva_train_original.npz"
-BASELINE_TESTS = ("parity/test_heads.py", "parity/test_pixellm.py", "anchorseg/test_points.py")
+BASELINE_TESTS = (
+    "parity/test_baselines.py",
+    "parity/test_heads.py",
+    "parity/test_pixellm.py",
+    "anchorseg/test_points.py",
+)
 
 
 def table(rows: list[Row]) -> str:
@@ -55,7 +60,8 @@ def check_baselines(folder: Path) -> int:
 
     os.environ["ANCHORSEG_BASELINES"] = str(folder.resolve())
     root = Path(__file__).parents[1]
-    return int(pytest.main(["-v", "-p", "no:cacheprovider", *(str(root / file) for file in BASELINE_TESTS)]))
+    every = ["-v", "-m", "slow or not slow", "-p", "no:cacheprovider"]
+    return int(pytest.main([*every, *(str(root / file) for file in BASELINE_TESTS)]))
 
 
 def main(argv: list[str] | None = None) -> int:
