@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
+from anchorseg.inference.generation import answer_questions
+from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.config import AnchorSegConfig, TokenIds
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
@@ -112,7 +114,7 @@ def make_batch(numbers: Numbers) -> Batch:
         else normalize_and_pad(image(*content, seed + 50), 336, SAM_MEAN, SAM_STD)
         for content, seed in zip(contents, seeds, strict=True)
     ]
-    if getattr(CASES[numbers.name][1], "clip_view", "") == "crop":
+    if getattr(CASES.get(numbers.name, CASES["lisa_eval"])[1], "clip_view", "") == "crop":
         contents = [uncropped_size(tuple(size), 336) for _, size in shapes]
     frames = tuple(Frame(content, (336, 336), (24, 24)) for content in contents)
     images = Images(
@@ -210,3 +212,29 @@ def check_training(numbers: Numbers, model: AnchorSegModel, output, batch: Batch
             assert float(found[name].norm()) == pytest.approx(float(norm), rel=1e-4), name
         compared += 1
     assert compared > 100
+
+
+@torch.inference_mode()
+def test_written_answer(baselines):
+    """Ids that the published code was made to write are dictated; the question is what stands before them."""
+    file = dict(np.load(baselines / "lisa_generate.npz"))
+    ids = file["in.prompt_ids"]
+    file |= {"in.input_ids": ids, "in.labels": np.full_like(ids, IGNORED_LABEL), "in.offset": np.array([0, 1])}
+    height, width = file["in.sam_mask_shape_list"][0][1]
+    file["in.masks_list.0"] = np.zeros((0, height, width), np.uint8)
+    numbers = Numbers.__new__(Numbers)
+    numbers._files, numbers.name = [file], "lisa_generate"  # type: ignore[list-item]
+    batch, model = make_batch(numbers), make_model("lisa_eval").eval()
+    start = batch.conversations.image_start
+    behind = batch.conversations.input_ids[0, start + TOKENS :].tolist()
+    prefix = dataclasses.replace(
+        batch.conversations.prefixes(1),
+        input_ids=batch.conversations.input_ids[:, : start + TOKENS],
+        segments=torch.zeros(1, start + TOKENS, dtype=torch.long),
+        positions=torch.arange(start + TOKENS)[None],
+    )
+    planted = file["in.planted_tokens"].tolist()
+    answer = planted[: planted.index(2)] if 2 in planted else planted
+    made = answer_questions(model, prefill_images(model, batch.images, prefix), [behind], [0], answer=answer)
+    assert made.ids == [answer] and answer == file["out.output_ids"][0, ids.shape[1] :].tolist()[: len(answer)]
+    assert error(made.segmentation.masks[0], file["out.pred_masks.0"]) < 1e-4

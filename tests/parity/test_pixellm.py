@@ -11,12 +11,23 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlavaConfig
 
+from anchorseg.method.config import AnchorSegConfig
+from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.objective import Objective
+from anchorseg.method.options import LossWeights, PixelOptions
 from anchorseg.method.pixel_head import Codebook, overlap_loss
+from anchorseg.method.tokens import TokenStrings
+from anchorseg.training.trainable import set_trainable
+from anchorseg.weights.official_names import official_name
+from dataset.batch import BankPositions, Batch, Conversations, Images
+from model.lora import add_lora
+from model.lora_settings import LoraSettings
 from model.pixel_decoder import PixelDecoder
 from model.pixel_llava import PixelLlava24Backbone, PixelLlavaBackbone
 from model.pixel_masks import PixelBackbone, PixelSizes
 from model.pixel_view import MarkedView, resized_positions
 from tests.parity.rules import image, tensor
+from utils.filters import content_box
 from utils.geometry import SAM_MEAN, SAM_STD, Frame, normalize_and_pad
 
 SIZES = PixelSizes(
@@ -226,3 +237,131 @@ def test_tokens_for_the_language_model(baselines, published, name, backbone, tok
     features = llava.image_features(views(case), torch.ones(2, tokens**2, dtype=torch.bool))
     first_rows = case["in.offset"][:-1]
     assert error(features[:, ::4], case["mid.image_features_s4"][first_rows]) < 1e-4
+
+
+def official(name: str) -> str:
+    """The published name of one of this model's tensors."""
+    for part, beginning in (
+        ("pixel_decoder.image_encoder.", "clip.vision_model."),
+        ("pixel_decoder.projector.", "model.out_mm_projector."),
+        ("pixel_decoder.neck.", "model.image_feature_neck."),
+        ("codebook.projection.", "model.text_hidden_fcs.0."),
+    ):
+        if name.startswith(part):
+            return beginning + name.removeprefix(part)
+    if name.startswith("pixel_decoder.decoder."):
+        return name_of("decoder", name.removeprefix("pixel_decoder.decoder."))
+    return official_name(name)
+
+
+def whole_model(tokens: int) -> AnchorSegModel:
+    text = LlamaConfig(
+        hidden_size=64, intermediate_size=176, num_hidden_layers=3, num_attention_heads=4, rms_norm_eps=1e-5,
+        vocab_size=654, pad_token_id=None,
+    )  # fmt: skip
+    ids = {"segment": 645, "reject": 651, "reasoning": list(range(640, 645)), "bos": 1, "eos": 2}
+    config = AnchorSegConfig(
+        language_model="llava-pixellm-24" if tokens == 24 else "llava-pixellm",
+        language_config=LlavaConfig(
+            vision_config=SIZES.clip(), text_config=text, vision_feature_layer=-2, image_seq_length=tokens**2
+        ),
+        mask_model="pixellm-published",
+        mask_config=SIZES if tokens == 24 else replace(SIZES, projector_factor=2),
+        head="pixellm",
+        method=PixelOptions(num_latents=5, codebook_weights="constant"),
+        tokens=TokenStrings.for_bank(5),
+        token_ids=ids,
+    )
+    model = AnchorSegModel(config)
+    add_lora(model.language.adapted, LoraSettings(r=8, alpha=16, dropout=0.0, targets=("q_proj", "v_proj")))
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if name.endswith(("position_ids", "inv_freq", "scale_weights", "codebook.weights")):
+            continue
+        if name.endswith("position_embedding.weight"):
+            table = torch.from_numpy(tensor("clip.vision_model.embeddings.position_embedding.weight", (577, 32)))
+            value.data.copy_(resized_positions(table, 32, shifted=True))
+            continue
+        value.data.copy_(torch.from_numpy(tensor(official(name), tuple(value.shape))))
+    set_trainable(model, "paper")
+    model.masks.neck.requires_grad_(True)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("pixellm_train", 24), ("pixellm_train_llm16", 16), ("pixellm_train_original", 16)]
+)
+def test_from_images_and_ids_to_gradients(baselines, name, tokens):
+    case, base = numbers(baselines, name), np.load(baselines / "pixellm_train.npz")
+    model = whole_model(tokens)
+    ids, labels = (torch.from_numpy(case[f"in.{part}"]) for part in ("input_ids", "labels"))
+    (start,) = set((ids == -200).nonzero()[:, 1].tolist())
+
+    def expanded(rows: Tensor, value: int) -> Tensor:
+        return torch.cat([rows[:, :start], torch.full((len(rows), tokens**2), value), rows[:, start + 1 :]], dim=1)
+
+    rows = torch.from_numpy(np.repeat(np.arange(2), np.diff(case["in.offset"])))
+    targets, ends = (ids == 645).nonzero(as_tuple=True)
+    bank = BankPositions(
+        rows=targets,
+        columns=(ends + tokens**2 - 1)[:, None] + torch.arange(-5, 1),
+        counts=tuple(int((rows[targets] == number).sum()) for number in range(2)),
+    )
+    contents = [tuple(content) for content in case["in.clip_resize_list"].tolist()]
+    pixels = views(case)
+    shown = pixels[:, 3, ::14, ::14] > 0
+    nearest = torch.arange(tokens) * 32 // tokens
+    frames = tuple(Frame(content, (448, 448), (32, 32)) for content in contents)
+    images = Images(
+        sizes=tuple(tuple(size) for _, size in case["in.sam_mask_shape_list"].tolist()),
+        language_pixels=pixels,
+        language_frames=frames,
+        patch_valid=shown[:, nearest][:, :, nearest].flatten(1),
+        mask_pixels=pixels,
+        mask_frames=frames,
+        mask_features=(None, None),
+        feature_keys=(),
+    )
+    truth = tuple(torch.from_numpy(base[f"in.masks_list.{number}"]).bool() for number in range(2))
+    masks = tuple(of_image[of_image.flatten(1).any(dim=1)] for of_image in truth)
+    valid, labels = expanded((ids != 0).long(), 1).bool(), expanded(labels, -100)
+    conversations = Conversations(
+        input_ids=expanded(ids, model.language.placeholder),
+        segments=torch.where(valid, 0, -1),
+        positions=torch.arange(valid.shape[1]).expand_as(valid),
+        row_images=rows,
+        image_start=start,
+        labels=labels,
+        supervised=(labels[:, 1:] != -100).nonzero(as_tuple=True),
+        targets=bank,
+        slots=bank,
+        masks=masks,
+        ignore=(None, None),
+        present=tuple(tuple(range(len(each))) for each in masks),
+        boxes=tuple(content_box(each) for each in masks),
+        asked_in=tuple(tuple(range(len(each))) for each in masks),
+        instances=((), ()),
+    )
+    batch = Batch(records=("", ""), images=images, conversations=conversations)
+    output = model(batch)
+    for number, found in enumerate(output.segmentation.masks):
+        assert error(found, case[f"out.pred_masks.{number}"]) < 1e-4
+    losses = Objective(LossWeights(ce=1, bce=2, dice=0.5), model.head)(output, batch)
+    dice = 0.5 if abs(float(losses.total) / float(case["out.loss"]) - 1) < 1e-4 else 4.0
+    losses = Objective(LossWeights(ce=1, bce=2, dice=dice), model.head)(output, batch)
+    assert float(losses.total) == pytest.approx(float(case["out.loss"]), rel=1e-4)
+    losses.total.backward()
+    gradients = {official(key): p.grad for key, p in model.named_parameters() if p.grad is not None}
+    files = [case]
+    if name == "pixellm_train":
+        files.append(dict(np.load(baselines / "pixellm_neck_gradients.npz")))
+    compared = 0
+    for file in files:
+        for key, norm in zip(map(str, file["grad_names"]), file["grad_norm"], strict=True):
+            if norm < 1e-6 * float(case["grad_total_norm"]):
+                continue
+            if f"grad.{key}" in file:
+                assert error(gradients[key], file[f"grad.{key}"]) < 1e-4, key
+            assert float(gradients[key].norm()) == pytest.approx(float(norm), rel=1e-4), key
+            compared += 1
+    assert compared > 150
