@@ -52,6 +52,9 @@ class EvalSettings(Settings):
         help="latent tokens of a bank: full (all), a number, auto (the model ends it), steady or steady:THRESHOLD (the "
         "prior hardly changes); for models trained with --bank_length random",
     )
+    muse_matching: Literal["iou", "points"] = setting(
+        "iou", help="masks and targets of MUSE are paired by IoU, or as published by BCE and Dice at random points"
+    )
     model_max_length: int = setting(2048, help="longest sequence in tokens, image included", minimum=64)
     workers: int = setting(
         4, help="processes of each rank that read images ahead; 0 reads in the process", minimum=0, maximum=256
@@ -191,6 +194,7 @@ def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -
         max_new_tokens=settings.max_new_tokens,
         cache=cache,
         workers=settings.workers,
+        muse_matching=settings.muse_matching,
     )
 
 

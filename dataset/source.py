@@ -108,7 +108,8 @@ class FamilyOptions:
         max_per_question: most phrases of one conversation, in sem_seg, refer_seg and custom (P).
         explanatory: see `dataset.families.reason_seg`.
         custom_data: folder of the family custom.
-        instances: tell the objects of a mask apart, in reason_seg (a polygon each) and refer_seg (an annotation each).
+        instances: tell the objects of a mask apart: in reason_seg (a polygon each), refer_seg and COCO files of custom
+            (an annotation each), multi_reason_seg (a target each).
     """
 
     sets: Mapping[str, str] = field(default_factory=dict)

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from anchorseg.evaluation.protocols import AnswerProtocol, Responder, answer_protocol
-from anchorseg.evaluation.scoring import SCORINGS, Intervals, QuestionResult, Reply, Scores, Scoring, ignored, truths
+from anchorseg.evaluation.scoring import (
+    MUSE_BY_POINTS,
+    SCORINGS,
+    Intervals,
+    QuestionResult,
+    Reply,
+    Scores,
+    Scoring,
+    ignored,
+    truths,
+)
 from anchorseg.inference.feature_cache import FeatureCache
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
@@ -149,6 +159,7 @@ class Evaluator:
         max_new_tokens: longest answer in `generate`.
         cache: of SAM's features, whose store the collator has.
         workers: processes that read images ahead; 0 reads them in this one.
+        muse_matching: masks and targets of MUSE are paired by their IoU, or as published by cost at drawn points.
     """
 
     def __init__(
@@ -161,8 +172,10 @@ class Evaluator:
         max_new_tokens: int = 128,
         cache: FeatureCache | None = None,
         workers: int = 0,
+        muse_matching: Literal["iou", "points"] = "iou",
     ) -> None:
         self.workers = workers
+        self.muse_matching = muse_matching
         self.responder = Responder(
             model, registry, collator, max_rows=max_rows, max_new_tokens=max_new_tokens, cache=cache
         )
@@ -188,7 +201,8 @@ class Evaluator:
                 questions.
         """
         check_benchmark(name, source, protocol)
-        scoring = SCORINGS[source.scoring]
+        by_points = source.scoring == "muse" and self.muse_matching == "points"
+        scoring = SCORINGS[MUSE_BY_POINTS if by_points else source.scoring]
         way = answer_protocol(protocol, scoring)
         rows: list[QuestionResult] = []
         mine = range(rank(), len(source), world_size())

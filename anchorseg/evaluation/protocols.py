@@ -213,7 +213,8 @@ def _written(responder: Responder, images: ImagePrefix, questions: Sequence[Sequ
     made = answer_questions(
         responder.model, images, questions, [0] * len(questions), max_new_tokens=responder.max_new_tokens
     )
-    masks, rows = (made.segmentation.masks[0] > 0).cpu().numpy(), made.target_rows.cpu()
+    logits, rows = made.segmentation.masks[0], made.target_rows.cpu()
+    masks = (logits > 0).cpu().numpy()
     replies = []
     for row, ids in enumerate(made.ids):
         chosen = (rows == row).nonzero()[:, 0]
@@ -223,6 +224,7 @@ def _written(responder: Responder, images: ImagePrefix, questions: Sequence[Sequ
                 found=len(chosen) > 0,
                 answer=responder.registry.decode(ids),
                 prior=_strongest(made.segmentation, chosen),
+                logits=logits[chosen],
             )
         )
     return replies

@@ -17,7 +17,15 @@ from utils.shown import shown
 from utils.tensor_files import weight_files
 
 FILE = "results.json"
-SCORED = ("precision", "load_in", "padding_attention", "model_max_length", "max_new_tokens", "bank_length")
+SCORED = (
+    "precision",
+    "load_in",
+    "padding_attention",
+    "model_max_length",
+    "max_new_tokens",
+    "bank_length",
+    "muse_matching",
+)
 """Settings that scores depend on; one file holds scores of one value of each."""
 
 DATA = ("dataset_dir", "custom_data")

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from anchorseg.evaluation.intervals import ratio_intervals
 from dataset.sample import Question, Sample
 from utils import metrics
-from utils.matching import match_masks
+from utils.matching import drawn_points, match_by_costs, match_masks, point_costs
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -29,12 +31,14 @@ class Reply:
         found: false if it says that there is no such object.
         answer: what it wrote, or None where the answer was given.
         prior: (H, W) strongest spatial prior of its masks in [0, 1], or None.
+        logits: (n, H, W) of the masks where the model is, or None.
     """
 
     masks: np.ndarray
     found: bool
     answer: str | None = None
     prior: np.ndarray | None = None
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,13 +256,25 @@ def _slots(row: QuestionResult) -> list[metrics.SlotScore]:
 
 
 class MuseScoring(Scoring):
-    """`muse` (MUSE): several targets, each with a mask of its own, matched to the model's."""
+    """`muse` (MUSE): several targets, each with a mask of its own, matched to the model's.
+
+    Args:
+        by_points: match as the published code, by BCE and Dice at drawn points, which are the same for all questions.
+    """
+
+    def __init__(self, *, by_points: bool = False) -> None:
+        self._points = drawn_points(0) if by_points else None
 
     def pairs(
         self, reply: Reply, mask: np.ndarray, targets: np.ndarray, ignore: np.ndarray | None
     ) -> tuple[tuple[int, int], ...]:
         """See `Scoring`."""
-        overlaps = match_masks(list(reply.masks), list(targets), ignore)
+        if self._points is None or reply.logits is None or not len(targets):
+            overlaps = match_masks(list(reply.masks), list(targets), ignore)
+        else:
+            wanted = torch.from_numpy(targets).to(reply.logits.device)
+            costs = point_costs(reply.logits, wanted, self._points).cpu().numpy()
+            overlaps = match_by_costs(list(reply.masks), list(targets), costs, ignore)
         return tuple((overlap.intersection, overlap.union) for overlap in overlaps)
 
     def box_iou(self, mask: np.ndarray, truth: np.ndarray) -> float | None:
@@ -286,12 +302,15 @@ class SeeScoring(Scoring):
         return {**super().terms(row), "see_acc": (row.found == row.has_target, 1)}
 
 
+MUSE_BY_POINTS = "muse, by points"
+
 SCORINGS: dict[str, Scoring] = {
     "reason": Scoring(),
     "refer": ReferScoring(),
     "gres": GresScoring(metrics.PUBLISHED_GREFCOCO),
     "zom": GresScoring(metrics.PUBLISHED_ZOM),
     "muse": MuseScoring(),
+    MUSE_BY_POINTS: MuseScoring(by_points=True),
     "see": SeeScoring(),
 }
 """By the names that benchmarks have."""

@@ -19,6 +19,8 @@ from dataset.batch import BankPositions
 
 HIDDEN = 16
 """Channels of the fusion."""
+NMS_IOU = 0.7
+"""Overlap from which on two anchors have drawn the same."""
 
 
 def one_each(targets: BankPositions, anchors: int) -> BankPositions:
@@ -47,6 +49,28 @@ def likeness(responses: Tensor) -> Tensor:
     cosines = directions @ directions.transpose(1, 2)
     pairs = cosines.flatten(1).sum(dim=1) - cosines.diagonal(dim1=1, dim2=2).sum(dim=1)
     return pairs / max(count * (count - 1), 1)
+
+
+@torch.no_grad()
+def kept_by_nms(masks: Tensor, scores: Tensor, most: float = NMS_IOU) -> Tensor:
+    """Which anchors of each target non-maximum suppression keeps, (N, A): from the best score on, each whose mask
+    overlaps no kept one by more than `most`.
+
+    Args:
+        masks: (N, A, M, M) logits.
+        scores: (N, A).
+        most: IoU.
+    """
+    drawn = (masks > 0).flatten(2).float()
+    both = drawn @ drawn.transpose(1, 2)
+    areas = drawn.sum(dim=2)
+    overlaps = both / (areas.unsqueeze(2) + areas.unsqueeze(1) - both).clamp(min=1) > most
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for place in scores.argsort(dim=1, descending=True).unbind(dim=1):
+        own = place.unsqueeze(1)
+        near = overlaps.gather(1, own.unsqueeze(2).expand(-1, 1, overlaps.shape[2]))[:, 0]
+        kept = kept.scatter(1, own, ~(near & kept).any(dim=1, keepdim=True))
+    return kept
 
 
 def matched_loss(parts: Tensor, instances: Sequence[Tensor]) -> MaskLoss:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from anchorseg.method import cycle
-from anchorseg.method.anchors import AnchorFusion, likeness, matched_loss, one_each, union
+from anchorseg.method.anchors import AnchorFusion, kept_by_nms, likeness, matched_loss, one_each, union
 from anchorseg.method.head import (
     Head,
     ImageContext,
@@ -94,7 +94,11 @@ class AnchorSegHead(Head[Method]):
             )
         features = self._conditioned(each, alone, context, masks)
         decoded = masks(features, self.query_bank.one_each(contextual, anchors))
-        low_resolution, iou = (part[:, :1].unflatten(0, (-1, count)).amax(dim=1) for part in decoded)
+        low_each, iou_each = (part[:, :1].unflatten(0, (-1, count)) for part in decoded)
+        if self.options.anchor_merge == "nms":
+            kept = kept_by_nms(low_each[:, :, 0], iou_each[:, :, 0])
+            low_each = low_each.masked_fill(~kept[:, :, None, None, None], torch.finfo(low_each.dtype).min)
+        low_resolution, iou = low_each.amax(dim=1), iou_each.amax(dim=1)
         made = at_image_size(masks, low_resolution, iou, targets, context.images, union(each, count))
         if not self.options.anchor_instances:
             return made

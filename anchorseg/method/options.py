@@ -65,6 +65,7 @@ class Method(MethodOptions):
         "similarity_precision",
         "num_anchors",
         "anchor_priors",
+        "anchor_merge",
     )
 
     num_latents: int = setting(
@@ -77,7 +78,10 @@ class Method(MethodOptions):
     anchor_instances: bool = setting(
         False,
         help="with anchor_priors each, match anchors with the objects of a target (a polygon each in reason_seg, an "
-        "annotation each in refer_seg), and train the mask of each with its own",
+        "annotation each in refer_seg and COCO files, a target each in MUSE), and train the mask of each with its own",
+    )
+    anchor_merge: Literal["union", "nms"] = setting(
+        "union", help="with anchor_priors each, a target's mask unites all anchors' masks, or those that NMS keeps"
     )
     anchor_diversity: float = setting(
         0.0, help="share of the BCE weight for the similarity of a target's priors to each other", minimum=0

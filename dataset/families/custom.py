@@ -109,15 +109,19 @@ class Custom(_LabelledImages):
         index: folder of indices, see `dataset.readers.records`.
         max_questions: most questions about an image.
         max_per_question: most phrases in a question.
+        instances: tell the objects of a phrase apart, which a COCO file does.
 
     Raises:
         FileNotFoundError: if there is no such folder, or images of a COCO file are missing.
         DataError: if it holds none of the forms, several, or something malformed.
     """
 
-    def __init__(self, folder: Path, index: Path, *, max_questions: int, max_per_question: int) -> None:
+    def __init__(
+        self, folder: Path, index: Path, *, max_questions: int, max_per_question: int, instances: bool = False
+    ) -> None:
         super().__init__(folder, index)
         self._max_questions, self._max_per_question = max_questions, max_per_question
+        self._instances = instances
 
     def training_sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Ask for up to `max_questions * max_per_question` phrases of an image, drawn by `rng` alone.
@@ -126,12 +130,13 @@ class Custom(_LabelledImages):
             DataError: if image or masks cannot be read or differ in size, or no phrase has a pixel.
         """
         image, labels = self._read(index)
+        objects_of = labels.objects_of if self._instances else None
         order = [labels.phrases[n] for n in sampled(len(labels.phrases), len(labels.phrases), rng)]
         masks = _masks(labels, order, self._max_questions * self._max_per_question)
         return assemble(
             labels.record,
             image,
-            [Target(phrase, mask) for phrase, mask in masks.items()],
+            [Target(phrase, mask, objects_of(phrase) if objects_of else None) for phrase, mask in masks.items()],
             ignore=labels.ignore,
             max_questions=self._max_questions,
             max_per_question=self._max_per_question,
@@ -209,6 +214,7 @@ def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
         data.index,
         max_questions=options.max_questions,
         max_per_question=options.max_per_question,
+        instances=options.instances,
     )
 
 

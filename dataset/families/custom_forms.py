@@ -35,12 +35,14 @@ class Labels:
         phrases: at least one, each once.
         mask_of: phrase to (H, W) boolean.
         ignore: (H, W) boolean, pixels of no phrase and no background, or None.
+        objects_of: phrase to the objects (m, H, W) that its mask unites, or None where they are not told apart.
     """
 
     record: str
     phrases: tuple[str, ...]
     mask_of: Callable[[str], np.ndarray]
     ignore: np.ndarray | None = None
+    objects_of: Callable[[str], np.ndarray] | None = None
 
 
 class Form(Protocol):
@@ -129,7 +131,16 @@ class CocoForm:
         instances: dict[str, list[dict[str, Any]]] = {}
         for annotation in self._coco.annotations(int(self._numbers[number])):
             instances.setdefault(self._phrase(annotation), []).append(annotation)
-        return Labels(self._name(record), tuple(instances), lambda phrase: self._united(instances[phrase], record))
+
+        def objects_of(phrase: str) -> np.ndarray:
+            return np.stack([self._coco.mask(annotation, record) for annotation in instances[phrase]])
+
+        return Labels(
+            self._name(record),
+            tuple(instances),
+            lambda phrase: np.asarray(objects_of(phrase).any(axis=0)),
+            objects_of=objects_of,
+        )
 
     def _record(self, number: int) -> CocoImage:
         return self._coco.image(int(self._numbers[number]))
@@ -146,9 +157,6 @@ class CocoForm:
                 f'its category {category} has no name in the list "categories"; add it',
             )
         return phrase
-
-    def _united(self, annotations: list[dict[str, Any]], image: CocoImage) -> np.ndarray:
-        return np.logical_or.reduce([self._coco.mask(annotation, image) for annotation in annotations])
 
 
 def listed(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

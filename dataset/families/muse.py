@@ -52,18 +52,22 @@ class Muse:
         data: the data folder.
         split: of the file.
         max_questions: most questions of a record that one sample asks; all if None.
+        instances: say that each target is one object.
 
     Raises:
         FileNotFoundError: if the file, or images that it names, are missing.
         DataError: if the file is no JSON list.
     """
 
-    def __init__(self, data: DataFolder, split: str = "train", *, max_questions: int | None = None) -> None:
+    def __init__(
+        self, data: DataFolder, split: str = "train", *, max_questions: int | None = None, instances: bool = False
+    ) -> None:
         path = data.find(f"{FOLDER}/MUSE_{split}.json")
         self._records = open_records(path, data.index, kind="muse", build=index_list(_trainable))
         self._images = ImageRoots(data, *IMAGES)
         _check_images(self._images, self._records, every=False)
         self._max_questions = max_questions
+        self._instances = instances
 
     def __len__(self) -> int:
         return len(self._records)
@@ -94,6 +98,7 @@ class Muse:
             image=image,
             conversations=tuple(conversations),
             masks=np.array(masks, dtype=bool).reshape(-1, *image.shape[:2]),
+            instances=tuple(np.asarray(mask, dtype=bool)[None] for mask in masks) if self._instances else (),
         )
 
 
@@ -280,7 +285,7 @@ def _optional_text(record: Mapping[str, Any], key: str, name: str) -> str | None
 
 
 def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
-    return Muse(data, FAMILY.split(name))
+    return Muse(data, FAMILY.split(name), instances=options.instances)
 
 
 def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:

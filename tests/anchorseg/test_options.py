@@ -110,7 +110,7 @@ def test_a_conversation_too_long_is_counted_as_a_bad_record():
 def test_a_saved_model_is_not_trained_on_under_another_method(tmp_path, name):
     other = {"num_latents": 3, "clip_statistics": "sam", "padding_attention": "plain", "prior_range": "valid"}
     other |= {"sam_position_precision": "weights", "similarity_precision": "float32"}
-    other |= {"num_anchors": 2, "anchor_priors": "fused"}
+    other |= {"num_anchors": 2, "anchor_priors": "fused", "anchor_merge": "nms"}
     method = {**dataclasses.asdict(Method()), "token_to_mask": False, "mask_to_token": False, "inject_prior": False}
     model, registry = make_model(Method(**method))
     save_model(model, registry, tmp_path / "model")

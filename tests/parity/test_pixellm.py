@@ -29,6 +29,7 @@ from model.pixel_view import MarkedView, resized_positions
 from tests.parity.rules import image, tensor
 from utils.filters import content_box
 from utils.geometry import SAM_MEAN, SAM_STD, Frame, normalize_and_pad
+from utils.matching import drawn_points, match_by_costs, point_costs
 
 SIZES = PixelSizes(
     encoder_width=32, encoder_depth=12, encoder_heads=2, encoder_mlp=64, layers=(11, 2), projected_width=64,
@@ -178,6 +179,25 @@ def test_overlap(baselines, number):
     wanted = file[f"overlap.{number}.grad"]
     assert logits.grad is not None
     assert np.abs(logits.grad.numpy() - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_matching(baselines, number):
+    file = np.load(baselines / "pixellm_match_overlap.npz")
+    points = drawn_points(int(file[f"match.{number}.point_seed"]))
+    assert np.allclose(points[:8], file[f"match.{number}.points_first8"][0])
+    logits, truth = (torch.from_numpy(file[f"match.{number}.{part}"]) for part in ("logits", "gt"))
+    costs = point_costs(logits, truth.bool(), points)
+    assert error(costs, file[f"match.{number}.cost"]) < 1e-5
+    drawn, wanted = list((logits > 0).numpy()), list(truth.bool().numpy())
+    scores = match_by_costs(drawn, wanted, costs.numpy())
+    pairs = dict(
+        zip(file[f"match.{number}.gt_index"].tolist(), file[f"match.{number}.pred_index"].tolist(), strict=True)
+    )
+    for place, target in enumerate(wanted):
+        mask = drawn[pairs[place]] if place in pairs else np.zeros_like(target)
+        assert scores[place].intersection == (mask & target).sum() and scores[place].union == (mask | target).sum()
+    assert len(scores) == max(len(drawn), len(wanted))
 
 
 @torch.no_grad()
