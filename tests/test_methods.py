@@ -21,12 +21,19 @@ from anchorseg.training.settings import TrainSettings
 from anchorseg.training.trainable import set_trainable
 from anchorseg.weights.folder import tiny_tokenizer_model
 from tests.conftest import make_batch, make_sample
+from tests.drawn.layouts import write_layouts
 from tests.test_train_ds import ROOT, flags, losses, run, scenes  # noqa: F401
 from utils.seeding import seed_torch
 from utils.settings import parse
 
 pytestmark = pytest.mark.slow
+_SESAME = ("fp_refer_seg", "correct_refer_seg", "neg_refer_seg")
 METHODS = {
+    "anchorseg": (),
+    "sesame": (
+        "--head", "lisa", "--num_latents", "0", "--no_position_tables", "--dataset", "||".join(_SESAME),
+        "--sample_rates", "12,2,1", "--fp_refer_seg_data", "refcoco",
+    ),
     "lisa": ("--head", "lisa", "--num_latents", "0", "--no_position_tables"),
     "read": ("--head", "read", "--num_latents", "0", "--no_position_tables"),
     "pixellm": (
@@ -42,6 +49,8 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method(scenes, tmp_path, method):  # noqa: F811
     extra = METHODS[method]
+    if method == "sesame":
+        write_layouts(scenes, families=_SESAME, images=8, seed=0)
     run(flags(scenes, tmp_path, "whole", *extra))
     resumed = flags(scenes, tmp_path, "resumed", *extra, "--eval_interval", "2")
     started = subprocess.Popen(
