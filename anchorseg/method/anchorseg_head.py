@@ -113,25 +113,20 @@ class AnchorSegHead(Head[Method]):
 
     def responses(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Tensor:
         """The responses (N, P) of `spatial_prior` alone."""
-        options = self.options
-        return responses_of(
-            anchors,
-            targets,
-            context,
-            valid_only=options.prior_range == "valid",
-            float32=options.similarity_precision == "float32",
-        )[1]
+        return responses_of(anchors, targets, context, **self._comparison)[1]
 
     def spatial_prior(self, anchors: Tensor, targets: BankPositions, context: ImageContext) -> Prior:
         """Ground the anchors (N, D) of targets in their images' token states (paper, Eq. 6 and 7)."""
+        return ground(anchors, targets, context, **self._comparison)
+
+    @property
+    def _comparison(self) -> dict[str, bool]:
+        """How anchors are compared with token states; see `ground`."""
         options = self.options
-        return ground(
-            anchors,
-            targets,
-            context,
-            valid_only=options.prior_range == "valid",
-            float32=options.similarity_precision == "float32",
-        )
+        return {
+            "valid_only": options.prior_range == "valid",
+            "float32": options.similarity_precision == "float32",
+        }
 
     def no_prior(self, context: ImageContext, maps: tuple[Tensor, ...]) -> Prior | None:
         """See `Head`."""
