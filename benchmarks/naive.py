@@ -146,7 +146,7 @@ def one_by_one(
     positions = locate_banks(sequence, model.bank_ids)
     context = model.image_context(images, asked, states[0])
     segmentation = model.segment(torch.cat(states, dim=1), positions, context)
-    return Generated([ids], segmentation, positions.rows)
+    return Generated(ids=[ids], segmentation=segmentation, target_rows=positions.rows)
 
 
 def _soft(masks: Tensor, kernel: int) -> Tensor:

@@ -49,6 +49,10 @@ class Counted:
         """See `BankRule`."""
         return self.rule.chosen
 
+    def locate(self, input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
+        """See `BankRule`."""
+        return self.rule.locate(input_ids, bank_ids)
+
     def shorten(
         self, model: AnchorSegModel, hidden: Tensor, targets: BankPositions, context: ImageContext
     ) -> BankPositions:

@@ -1,6 +1,6 @@
 """What each token of a query bank looks at (paper, Fig. 3): its similarity map, and how much of it the mask holds.
 
-Letters: N targets, L tokens of a query bank, D language width, P image tokens, H W original size.
+Letters: L tokens of a query bank, H W original size.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from anchorseg.inference.collate import make_collator
+from anchorseg.inference.token_maps import token_maps
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.query_bank import gather_states
-from anchorseg.method.spatial_prior import min_max, similarity
 from anchorseg.method.tokens import TokenRegistry
 from dataset.batch import Batch
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from dataset.templates.wording import prompt_of_query
-from utils import geometry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +45,9 @@ def bank_responses(model: AnchorSegModel, batch: Batch) -> BankResponse:
     hidden = model.prefill(images, conversations)
     targets = conversations.targets
     context = model.image_context(images, conversations, hidden)
-    contextual, anchors = gather_states(hidden, targets)
-    states = torch.cat([contextual, anchors.unsqueeze(1)], dim=1)
-    maps = _maps(states, context.image_states[targets.rows], batch)
     masks = model.segment(hidden, targets, context).masks[0] > 0
+    maps = torch.stack(token_maps(hidden, targets, context))
     return BankResponse(maps=maps.cpu().numpy(), masks=masks.cpu().numpy())
-
-
-def _maps(states: Tensor, image_states: Tensor, batch: Batch) -> Tensor:
-    """(N, L, H, W) maps of states (N, L, D) over image states (N, P, D)."""
-    count, length, _ = states.shape
-    scores = similarity(states.flatten(0, 1), image_states.repeat_interleave(length, dim=0))
-    valid = batch.images.patch_valid[0].expand_as(scores)
-    frame, size = batch.images.language_frames[0], batch.images.sizes[0]
-    return geometry.tokens_to_map(min_max(scores, valid).float(), frame, size).unflatten(0, (count, length))
 
 
 def given_answer(model: AnchorSegModel, registry: TokenRegistry, image: np.ndarray, query: str) -> Batch:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from anchorseg.inference.grammar import BankGrammar, Generated
-from anchorseg.inference.graph_decoder import Asked, answer_with_graphs
+from anchorseg.inference.grammar import Asked, BankGrammar, Generated
+from anchorseg.inference.graph_decoder import answer_with_graphs
 from anchorseg.inference.prefix import ImagePrefix, PackedQuestions, prefill_images
+from anchorseg.inference.written import segment_written
 from anchorseg.method.bank_length import ends, first_latents
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.query_bank import locate_banks, locate_begun_banks
-from dataset.batch import PREFIX, BankPositions, Batch, move
+from dataset.batch import PREFIX, Batch
 
 
 @torch.inference_mode()
@@ -49,6 +49,8 @@ def answer_questions(
     *,
     max_new_tokens: int = 128,
     answer: Sequence[int] | None = None,
+    targets: bool = True,
+    token_maps: bool = False,
 ) -> Generated:
     """Answer questions about images that are read already, all at once.
 
@@ -58,16 +60,26 @@ def answer_questions(
     Args:
         model: in evaluation mode.
         images: from `prefill_images`; it is not changed and may be used again.
-        questions: ids of each question after the image, up to `ASSISTANT:`.
+        questions: ids of each question after the image, up to `ASSISTANT:`. Those of a follow-up question begin with
+            the dialogue before it, whose targets are not drawn again.
         rows: image of each question, ascending.
         max_new_tokens: most ids an answer may have; an unfinished bank at the end gives no target.
         answer: ids that every question gets instead of the model's choice, to compare with the same answer in a prompt.
+        targets: whether the model may choose a query bank.
+        token_maps: give the similarity map of every token of a bank, too.
     """
+    asked = Asked(
+        questions=questions,
+        rows=rows,
+        max_new_tokens=max_new_tokens,
+        answer=answer,
+        targets=targets,
+        token_maps=token_maps,
+    )
     if model.captured is not None and questions:
-        asked = Asked(questions=questions, rows=rows, max_new_tokens=max_new_tokens, answer=answer)
         return answer_with_graphs(model, model.captured, images, asked)
     eos = model.config.token_ids["eos"]
-    grammar = BankGrammar(model.bank_ids, ends_itself=model.bank_rule.chosen)
+    grammar = BankGrammar(model.bank_ids, ends_itself=model.bank_rule.chosen, targets=targets)
     packed = PackedQuestions(model, images, rows)
     written: list[list[int]] = [[] for _ in questions]
     pieces: dict[int, Sequence[int]] = dict(enumerate(questions))
@@ -84,7 +96,8 @@ def answer_questions(
         pieces = {question: ids for question, ids in cut.items() if ids and ids[0] != eos}
         for question, ids in pieces.items():
             written[question] += ids
-    return _finish(model, images, packed, written)
+    ids, hidden, segments = packed.in_order()
+    return segment_written(model, images, asked, written, ids=ids.cpu(), owners=segments.cpu() - 1, hidden=hidden)
 
 
 def _end_banks(
@@ -99,13 +112,3 @@ def _end_banks(
             del written[question][len(written[question]) - len(piece) + count :]
             ended[question] = model.bank_ids[-1:]
     return ended
-
-
-def _finish(model: AnchorSegModel, images: ImagePrefix, packed: PackedQuestions, written: list[list[int]]) -> Generated:
-    ids, hidden, segments = packed.in_order()
-    locate = locate_begun_banks if model.bank_rule.chosen else locate_banks
-    found = locate(ids.cpu(), model.bank_ids)  # there, for every question about a value on a GPU waits for it
-    positions: BankPositions = move(found, hidden.device, hidden.dtype)
-    context = model.image_context(images.images, images.sequences, images.hidden, images.mask_features.result())
-    segmentation = model.segment(hidden, positions, context)
-    return Generated(written, segmentation, segments[positions.rows, positions.columns[:, -1]] - 1)

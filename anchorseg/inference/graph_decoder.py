@@ -13,23 +13,18 @@ D language width, V vocabulary.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from anchorseg.inference.grammar import Generated
+from anchorseg.inference.grammar import Asked, Generated
 from anchorseg.inference.prefix import ImagePrefix
+from anchorseg.inference.written import NO_ID, segment_written
 from anchorseg.method.captured import CapturedParts
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.query_bank import locate_banks, locate_begun_banks
-from dataset.batch import BankPositions, move
 from utils.cuda_graphs import Recorder
-
-NO_ID = -1
-"""Stands where a question has no id."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +63,6 @@ class DecoderSizes:
     def columns(self) -> int:
         """S, which attention kernels like to be even."""
         return _rounded(self.prefix + self.questions * self.stretch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """At least one question, as `generation.answer_questions` takes them."""
-
-    questions: Sequence[Sequence[int]]
-    rows: Sequence[int]
-    max_new_tokens: int
-    answer: Sequence[int] | None
-
-    @property
-    def slots(self) -> list[tuple[int, int]]:
-        """Of each question its image, and its number among those about it."""
-        return [(row, self.rows[:question].count(row)) for question, row in enumerate(self.rows)]
 
 
 def answer_with_graphs(model: AnchorSegModel, captured: CapturedParts, images: ImagePrefix, asked: Asked) -> Generated:
@@ -132,6 +112,7 @@ class GraphDecoder:
         # and how many of the next ids are certain, none where it is answered.
         self._places, self._written, self._certain = integers(state), integers(state), integers(state)
         self._limit = integers(1)
+        self._bar = images.hidden.new_zeros(1)  # added to the logit of a bank's first id
         self._question, self._next = integers((*state, sizes.question)), integers((*state, sizes.step))
         # By place in the answer: the ids that are given instead of the model's choice, and those that it may choose.
         self._given, self._draft = (integers(sizes.answer + sizes.question + sizes.step) for _ in range(2))
@@ -180,6 +161,7 @@ class GraphDecoder:
         ):
             own.copy_(value)
         self._limit.fill_(asked.max_new_tokens)
+        self._bar.fill_(0 if asked.targets else -torch.inf)
 
     def _step(self, pieces: Tensor) -> None:
         """Read ids (B, M, L) behind each question, keep those that are right, and choose those of the next step."""
@@ -223,7 +205,9 @@ class GraphDecoder:
 
     def _choose(self, logits: Tensor, pieces: Tensor) -> Tensor:
         """(B, M, L) ids that follow each of the ids read, greedily by logits (B, M, L, V), a begun bank to its end."""
-        best = logits.index_fill(3, self._bank[1:], -torch.inf).argmax(dim=3)
+        free = logits.index_fill(3, self._bank[1:], -torch.inf)
+        free = free.index_add(3, self._bank[:1], self._bar.to(free.dtype).expand(*free.shape[:3], 1))
+        best = free.argmax(dim=3)
         begun = pieces.unsqueeze(3) == self._bank[:-1]
         following = (begun * self._bank[1:]).sum(dim=3)
         if self._sizes.ends_itself:
@@ -257,13 +241,8 @@ class GraphDecoder:
             behind = stretches[row, slot, len(question) :]
             written.append(behind[behind != NO_ID].tolist())
         self._last_answer = written[-1]
-        positions = (locate_begun_banks if sizes.ends_itself else locate_banks)(ids, self._model.bank_ids)
         numbers = torch.full((sizes.images, sizes.questions), NO_ID)
         numbers[tuple(zip(*slots, strict=True))] = torch.arange(len(slots))
-        of_targets = numbers[positions.rows, (positions.columns[:, -1] - sizes.prefix) // sizes.stretch]
-        context = self._model.image_context(
-            images.images, images.sequences, images.hidden, images.mask_features.result()
-        )
-        device = self._hidden.device
-        targets: BankPositions = move(positions, device, self._hidden.dtype)
-        return Generated(written, self._model.segment(self._hidden, targets, context), of_targets.to(device))
+        owners = torch.full_like(ids, NO_ID)
+        owners[:, sizes.prefix : sizes.prefix + stretches[0].numel()] = numbers.repeat_interleave(sizes.stretch, dim=1)
+        return segment_written(self._model, images, asked, written, ids=ids, owners=owners, hidden=self._hidden)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from anchorseg.method.query_bank import locate_banks, locate_begun_banks
 from dataset.batch import BankPositions
 from utils.errors import SettingsError
 
@@ -37,6 +38,15 @@ class BankRule:
     latents: int | None = None
     chosen = False
 
+    def locate(self, input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
+        """Where the banks of targets stand; see `query_bank.locate_banks`.
+
+        Args:
+            input_ids: (B, T) token ids on the host.
+            bank_ids: ids of a bank as it is written, `<SEG>` last.
+        """
+        return locate_banks(input_ids, bank_ids)
+
     def shorten(
         self, model: AnchorSegModel, hidden: Tensor, targets: BankPositions, context: ImageContext
     ) -> BankPositions:
@@ -56,6 +66,10 @@ class ChosenByModel(BankRule):
     """A bank ends behind the first latent after which `<SEG>` is likelier than the next latent."""
 
     chosen = True
+
+    def locate(self, input_ids: Tensor, bank_ids: tuple[int, ...]) -> BankPositions:
+        """See `query_bank.locate_begun_banks`."""
+        return locate_begun_banks(input_ids, bank_ids)
 
     def shorten(
         self, model: AnchorSegModel, hidden: Tensor, targets: BankPositions, context: ImageContext
