@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anchorseg.inference.predictor import AnchorSegPredictor, Answer, ImageSession, Target
+    from anchorseg.inference.answer import Answer, Target
+    from anchorseg.inference.predictor import AnchorSegPredictor
+    from anchorseg.inference.session import ImageSession
     from anchorseg.method.config import AnchorSegConfig
     from anchorseg.method.modeling import AnchorSegModel
     from anchorseg.method.options import Method
@@ -29,10 +31,10 @@ _MODULES = {
     "AnchorSegConfig": "method.config",
     "AnchorSegModel": "method.modeling",
     "AnchorSegPredictor": "inference.predictor",
-    "Answer": "inference.predictor",
-    "ImageSession": "inference.predictor",
+    "Answer": "inference.answer",
+    "ImageSession": "inference.session",
     "Method": "method.options",
-    "Target": "inference.predictor",
+    "Target": "inference.answer",
     "load_model": "weights.folder",
 }
 

@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from anchorseg.inference.answering import Answerer, PromptedQuestion
+from anchorseg.inference.collate import make_collator
 from anchorseg.inference.generation import answer_questions
-from anchorseg.inference.predictor import AnchorSegPredictor
+from anchorseg.inference.inputs import Asking
 from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
@@ -168,9 +170,10 @@ class Work:
 
     def __init__(self, model: AnchorSegModel, registry: WordRegistry, questions: int) -> None:
         self.model, self.registry, self.questions = model.eval(), registry, questions
-        self.predictor = AnchorSegPredictor(model, registry)
+        self.answerer = Answerer(self.model, registry, make_collator(model.config, registry, max_length=2048))
         self.forced = collate(model, registry, samples(1, questions), share_prefix=True)
         (asked,) = samples(1, questions, answered=False)
+        self.image = asked.image
         self.unread = collate(model, registry, [asked], share_prefix=True)
         self.prefixes = self.unread.conversations.prefixes(1)
         self.ids, self.answer = questions_of(model, registry, asked), answer_ids(registry)
@@ -182,7 +185,8 @@ class Work:
     def write(self) -> None:
         """Read the image, write the given answers, and bring the targets to the host."""
         made = answer_questions(self.model, self._read(), self.ids, [0] * len(self.ids), answer=self.answer)
-        self.predictor.answers(made, [""] * len(self.ids))
+        asked = [PromptedQuestion(row=0, query="", prompt="", ids=tuple(ids)) for ids in self.ids]
+        list(self.answerer.answers(made, asked, [self.image], Asking()))
 
     def choose(self) -> None:
         """The same for six ids that the model chooses, with no target in them."""

@@ -6,6 +6,7 @@ same for all conversations of an image (the prefix); the rest is a conversation'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -133,11 +134,28 @@ class PromptEncoder:
                 ids += [*answer, self._vocabulary.eos_id]
                 slots += placed
             supervised += [True] * (len(ids) - len(supervised))
-        length = len(self.prefix) + len(ids)
+        self._refuse_long(len(ids), record)
+        return Branch(tuple(ids), tuple(supervised), tuple(slots))
+
+    def follow_up(self, dialogue: Sequence[int], question: str, record: str) -> tuple[int, ...]:
+        """Ids of a further question up to `ASSISTANT:`, behind those of a dialogue whose last answer lacks its `</s>`.
+
+        Raises:
+            DataError: as `branch`.
+        """
+        ids = (*dialogue, self._vocabulary.eos_id, *self._text(f"USER: {question.strip()} ASSISTANT:"))
+        self._refuse_long(len(ids), record)
+        return ids
+
+    def answer_ids(self, parts: tuple[AnswerPart, ...]) -> tuple[int, ...]:
+        """Ids of an answer, `</s>` left out."""
+        return tuple(self._answer(parts, 0, self._bank(self._latents))[0])
+
+    def _refuse_long(self, behind_image: int, record: str) -> None:
+        length = len(self.prefix) + behind_image
         if length > self.max_length:
             raise DataError(
                 record,
                 f"the conversation has {length} tokens, but at most {self.max_length} are allowed; "
                 "shorten it or raise --model_max_length",
             )
-        return Branch(tuple(ids), tuple(supervised), tuple(slots))

@@ -96,8 +96,9 @@ def answer_questions(
         pieces = {question: ids for question, ids in cut.items() if ids and ids[0] != eos}
         for question, ids in pieces.items():
             written[question] += ids
-    ids, hidden, segments = packed.in_order()
-    return segment_written(model, images, asked, written, ids=ids.cpu(), owners=segments.cpu() - 1, hidden=hidden)
+    in_order, hidden, segments = packed.in_order()
+    owners = segments.cpu() - 1
+    return segment_written(model, images, asked, written, ids=in_order.cpu(), owners=owners, hidden=hidden)
 
 
 def _end_banks(

@@ -15,11 +15,12 @@ from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.presets import token_ids
 from anchorseg.weights.shipped import ASSETS, shipped
 from model.quantization import Quantization, quantization_config
+from utils.errors import SettingsError
 from utils.files import share_files
 from utils.loading import local_folder, without_bars_in_logs
 
 PaddingAttention = Literal["model", "zero", "plain"]
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def tiny_tokenizer_model() -> bytes:
@@ -40,7 +41,7 @@ def load_model(
     Args:
         folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, a hub name, or
             "miniature", which comes with the project.
-        dtype: of the weights; "auto" keeps that of the files.
+        dtype: of the weights: a torch dtype or its name, or one of `DTYPES`; "auto" keeps that of the files.
         quantization: of the language model's projections; a quantized model is for inference.
         padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
             published training and evaluation zero it, the published demos do not.)
@@ -50,6 +51,7 @@ def load_model(
         CheckpointError: if the folder is not a complete model of this project.
         SettingsError: if the quantization needs what is not installed.
     """
+    dtype = _dtype_of(dtype)
     quantized = quantization_config(quantization)
     folder = local_folder(shipped(folder), "the model folder")
     config = read_config(folder)
@@ -62,6 +64,15 @@ def load_model(
     if padding_attention != "model":
         model.method = replace(model.method, padding_attention=padding_attention)
     return model.eval(), registry
+
+
+def _dtype_of(dtype: torch.dtype | str) -> torch.dtype | str:
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    named = DTYPES.get(dtype, getattr(torch, dtype, None))
+    if not isinstance(named, torch.dtype):
+        raise SettingsError(f"dtype is {dtype!r}; allowed: auto, {', '.join(DTYPES)}, or a torch dtype")
+    return named
 
 
 def save_model(model: AnchorSegModel, registry: TokenRegistry, folder: str | Path) -> None:
