@@ -7,9 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anchorseg import auto
+
 if TYPE_CHECKING:
     from anchorseg.inference.answer import Answer, Target
     from anchorseg.inference.predictor import AnchorSegPredictor
+    from anchorseg.inference.processor import AnchorSegProcessor
     from anchorseg.inference.session import ImageSession
     from anchorseg.method.config import AnchorSegConfig
     from anchorseg.method.modeling import AnchorSegModel
@@ -20,6 +23,7 @@ __all__ = [
     "AnchorSegConfig",
     "AnchorSegModel",
     "AnchorSegPredictor",
+    "AnchorSegProcessor",
     "Answer",
     "ImageSession",
     "Method",
@@ -31,6 +35,7 @@ _MODULES = {
     "AnchorSegConfig": "method.config",
     "AnchorSegModel": "method.modeling",
     "AnchorSegPredictor": "inference.predictor",
+    "AnchorSegProcessor": "inference.processor",
     "Answer": "inference.answer",
     "ImageSession": "inference.session",
     "Method": "method.options",
@@ -58,6 +63,7 @@ def _refuse_namesakes() -> None:
 
 
 _refuse_namesakes()
+auto.register()
 
 
 def __getattr__(name: str) -> Any:

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from anchorseg.inference.collate import make_collator
+from anchorseg.inference.processor import AnchorSegProcessor
 from anchorseg.inference.token_maps import token_maps
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from dataset.batch import Batch
-from dataset.sample import Conversation, Sample, TargetSlot, Turn
-from dataset.templates import evaluation
-from dataset.templates.wording import prompt_of_query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +56,8 @@ def given_answer(model: AnchorSegModel, registry: TokenRegistry, image: np.ndarr
         image: (H, W, 3) uint8 RGB.
         query: a phrase, a sentence or a whole prompt.
     """
-    before, after = evaluation.ANSWER
-    turn = Turn(prompt_of_query(query, "auto"), (before, TargetSlot(0), after))
-    sample = Sample(
-        record="the image",
-        image=image,
-        conversations=(Conversation((turn,)),),
-        masks=np.zeros((1, *image.shape[:2]), dtype=bool),
-    )
     weight = next(model.parameters())
-    return make_collator(model.config, registry, max_length=2048)([sample]).to(weight.device, weight.dtype)
+    return AnchorSegProcessor(model.config, registry)(image, query).to(weight.device, weight.dtype)
 
 
 def inside_share(response: np.ndarray, mask: np.ndarray) -> np.ndarray:

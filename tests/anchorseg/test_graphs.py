@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -220,3 +221,28 @@ def test_the_value_unused_for_longest_goes():
     for key in "abacab":
         kept.get(key, lambda key=key: made.append(key) or len(made))
     assert made == ["a", "b", "c", "b"]
+
+
+@pytest.mark.cuda
+def test_dialogues_text_alone_and_token_maps(device):
+    model, registry = willing(Method())
+    model.to(device)
+    batch = questions_about_images(model, registry, device)
+    asked = batch.conversations
+    ids = [row[own].tolist() for row, own in zip(asked.input_ids, asked.segments > 0, strict=True)]
+    earlier = [*ids[0], *registry.encode_piece("It is"), *model.bank_ids, registry.eos_id]
+    images, rows = prefill_batch(model, batch), [0, 0, 0, 1, 1]
+    questions = [ids[0], [*earlier, *ids[1]], [*earlier, *earlier, *ids[2]], [*earlier, *ids[3]], ids[4]]
+    segment = model.bank_ids[-1]
+    for options in ({"answer": [*ids[1][:2], *model.bank_ids]}, {}, {"targets": False}):
+        model.captured = None
+        ask = partial(answer_questions, model, images, questions, rows, max_new_tokens=40, token_maps=True, **options)
+        plain, made = with_graphs(model, ask)
+        counts = [written.count(segment) for written in plain.ids]
+        assert counts == [1] * 5 if "answer" in options else (sum(counts) > 0) == options.get("targets", True)
+        assert torch.bincount(plain.target_rows, minlength=5).tolist() == counts
+        assert len(plain.token_maps) == sum(counts)
+        for answers in made:
+            assert_same_answers(answers, plain)
+            for found, wanted in zip(answers.token_maps, plain.token_maps, strict=True):
+                assert (found - wanted).abs().max() < (1e-3 if found.is_cuda else 1e-5)

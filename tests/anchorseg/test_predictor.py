@@ -1,11 +1,17 @@
 """Predictor: an image is read once and asked often, with the answers of fresh calls."""
 
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 
-from anchorseg.inference.predictor import AnchorSegPredictor, Answer
+from anchorseg.evaluation.queries import bank_responses, given_answer
+from anchorseg.inference.answer import Answer
+from anchorseg.inference.generation import generate
+from anchorseg.inference.predictor import AnchorSegPredictor
 from anchorseg.weights.folder import save_model
-from tests.conftest import make_model, make_sample
+from dataset.sample import Conversation, Sample, TargetSlot, Turn
+from tests.conftest import make_batch, make_model, make_sample
 from tests.teaching import teach
 from utils.errors import UserError
 
@@ -54,8 +60,8 @@ def test_from_a_folder(trained, tmp_path):
 def test_wrong_use_is_refused(predictor):
     with pytest.raises(RuntimeError, match="set_image"):
         predictor.predict("the red thing")
-    with pytest.raises(ValueError, match="wants an RGB image"):
-        predictor.set_image(make_sample(0).image[..., 0])
+    with pytest.raises(ValueError, match="an RGB image is"):
+        predictor.set_image(make_sample(0).image[None])
     predictor.set_image(make_sample(0).image)
     with pytest.raises(ValueError, match="empty"):
         predictor.predict("  ")
@@ -130,21 +136,21 @@ BAD_IMAGES = {
     "None": None,
     "dict": {"image": RGB},
     "list": RGB.tolist(),
-    "path": "photo.jpg",
     "float": RGB.astype(np.float32),
     "nan": np.full((8, 8, 3), np.nan),
     "int64": RGB.astype(np.int64),
     "bool": RGB.astype(bool),
     "object": RGB.astype(object),
-    "grey": RGB[..., 0],
-    "one channel": RGB[..., :1],
     "two channels": RGB[..., :2],
-    "four channels": np.zeros((8, 8, 4), np.uint8),
+    "one dimension": RGB[0, 0],
     "channels first": np.zeros((3, 8, 8), np.uint8),
     "batch": RGB[None],
     "no rows": RGB[:0],
     "no columns": RGB[:, :0],
     "number": np.uint8(3),
+    "float tensor": torch.zeros(3, 8, 8),
+    "half tensor": torch.zeros(3, 8, 8, dtype=torch.bfloat16),
+    "tensor with channels last": torch.zeros(8, 8, 3, dtype=torch.uint8),
 }
 
 
@@ -152,7 +158,7 @@ BAD_IMAGES = {
 def test_what_is_no_image_is_refused_in_a_sentence(predictor, name):
     predictor.set_image(RGB)
     for take in (predictor.set_image, predictor.session):
-        with pytest.raises(UserError, match=r"numpy array|wants an RGB image"):
+        with pytest.raises(UserError, match=r"numpy array|an RGB image is|numbers of uint8|a tensor is an image"):
             take(BAD_IMAGES[name])
     assert predictor.predict("the cup", max_new_tokens=1).prompt, "the image set before stays"
 
@@ -185,3 +191,101 @@ def test_a_question_that_is_too_long_is_refused_in_a_sentence(predictor):
     predictor.set_image(RGB)
     with pytest.raises(UserError, match="tokens, but at most 2048"):
         predictor.predict("very " * 3000 + "red")
+
+
+def test_images_of_every_kind_are_the_same_image(predictor, tmp_path):
+    image = make_sample(1).image
+    path = tmp_path / "photo.png"
+    PIL.Image.fromarray(image).save(path)
+    clear = np.dstack([image, np.arange(image[..., 0].size, dtype=np.uint8).reshape(image.shape[:2])])
+    channels_first = torch.from_numpy(image).permute(2, 0, 1)
+    same = [path, str(path), PIL.Image.open(path), clear, PIL.Image.fromarray(clear), channels_first]
+    wanted = fresh(predictor, image, QUERIES[0])
+    for form in same:
+        session = predictor.session(form)
+        assert np.array_equal(session.image, image)
+    assert_same(session.predict(QUERIES[0], max_new_tokens=20), wanted)
+    grey = image[..., 0]
+    for form in (
+        grey,
+        grey[..., None],
+        PIL.Image.fromarray(grey),
+        torch.from_numpy(grey),
+        torch.from_numpy(grey)[None],
+    ):
+        assert np.array_equal(predictor.session(form).image, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_a_pil_image_is_turned_as_its_file_is(predictor, tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(make_sample(1).image).save(tmp_path / "turned.png", exif=exif)
+    turned = predictor.session(tmp_path / "turned.png").image
+    assert turned.shape == (80, 60, 3)
+    assert np.array_equal(predictor.session(PIL.Image.open(tmp_path / "turned.png")).image, turned)
+
+
+def test_a_missing_file_is_named(predictor):
+    with pytest.raises(UserError, match="no_such_photo"):
+        predictor.set_image("no_such_photo.jpg")
+
+
+def test_modes(predictor):
+    predictor.set_image(make_sample(0).image)
+    bank = "".join(f"<REAS_{k}> " for k in range(1, 8)) + "<SEG>."
+    free = predictor.predict(QUERIES[0], max_new_tokens=20)
+    assert free.has_target and free.complete
+    forced = predictor.predict(QUERIES[0], mode="mask")
+    assert forced.text == bank and len(forced.targets) == 1 and forced.prompt == free.prompt
+    words = predictor.predict(QUERIES[0], mode="text", max_new_tokens=20)
+    assert not words.has_target and words.text and "<SEG>" not in words.text and "<REAS" not in words.text
+    assert words.prompt == QUERIES[0], "sent as it is"
+    assert predictor.predict("the cup", mode="text", kind="phrase", max_new_tokens=1).prompt.endswith("mask.")
+    assert not predictor.predict(QUERIES[0], max_new_tokens=1).complete
+
+
+def test_a_forced_mask_is_that_of_forced_evaluation(predictor):
+    image = make_sample(3).image
+    target = predictor.session(image).predict(QUERIES[0], mode="mask", token_maps=True).targets[0]
+    found = bank_responses(predictor.model, given_answer(predictor.model, predictor.registry, image, QUERIES[0]))
+    assert np.array_equal(target.mask, found.masks[0])
+    assert list(target.token_maps) == [f"<REAS_{k}>" for k in range(1, 8)] + ["<SEG>"]
+    assert np.abs(np.stack(list(target.token_maps.values())) - found.maps[0]).max() < 1e-5
+
+
+def test_a_follow_up_question_is_a_further_turn_of_the_conversation(predictor):
+    model, registry, image = predictor.model, predictor.registry, make_sample(0).image
+    session = predictor.session(image)
+    first = session.predict(QUERIES[0], max_new_tokens=20)
+    second = session.predict("the cup", after=first, max_new_tokens=20)
+    third = session.predict("Why?", after=second, mode="mask")
+    assert len(first.targets) == len(third.targets) == 1
+    said, _, _ = first.text.partition(" <REAS_1>")
+    turns = (Turn(first.prompt, (said, TargetSlot(0), ".")), Turn(second.prompt, None))
+    sample = Sample(record="", image=image, conversations=(Conversation(turns),), masks=np.zeros((1, 60, 80), bool))
+    batch = make_batch(model, registry, [sample])
+    (asked,) = [row[own].tolist() for row, own in
+                zip(batch.conversations.input_ids, batch.conversations.segments > 0, strict=True)]  # fmt: skip
+    assert second.dialogue[: len(asked)] == tuple(asked)
+    made = generate(model, batch, max_new_tokens=20)
+    assert registry.decode(made.ids[0]) == second.text
+    assert len(made.target_rows) == len(second.targets), "the first answer's target is not drawn again"
+    assert np.array_equal(made.segmentation.masks[0].numpy() > 0, [target.mask for target in second.targets])
+    assert_same(session.predict(QUERIES[0], max_new_tokens=20), first)
+    with pytest.raises(UserError, match="another image"):
+        predictor.session(image).predict("Why?", after=first)
+    with pytest.raises(UserError, match="tokens, but at most 2048"):
+        session.predict("very " * 3000 + "red", after=first)
+
+
+@pytest.mark.parametrize(("max_images", "max_rows"), [(1, 16), (2, 3), (8, 16)])
+def test_many_images_equal_one_by_one(predictor, max_images, max_rows):
+    images = [make_sample(seed, size).image for seed, size in enumerate([(60, 80), (80, 60), (40, 90)])]
+    asked = [(images[0], QUERIES), (images[1], []), (images[2], QUERIES[:1])]
+    found = list(predictor.predict_images(iter(asked), max_images=max_images, max_rows=max_rows, max_new_tokens=20))
+    assert [len(answers) for answers in found] == [4, 0, 1]
+    for (image, queries), answers in zip(asked, found, strict=True):
+        for query, answer in zip(queries, answers, strict=True):
+            assert answer.query == query and np.array_equal(answer.image, image)
+            assert_same(answer, fresh(predictor, image, query))
+    assert list(predictor.predict_images([])) == []
