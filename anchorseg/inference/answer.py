@@ -90,6 +90,9 @@ class Answer:
     def to_coco(self, image_id: int | str = 1, category_id: int = 1) -> list[dict[str, Any]]:
         """Each target as an entry of a COCO results file: run lengths, bbox [x, y, width, height], area, score.
 
+        `COCO.loadRes` takes the area of `bbox` for that of the mask where an entry has one; leave it out where areas
+        count.
+
         Args:
             image_id: of the image in its COCO file, a whole number where pycocotools shall read it.
             category_id: of the targets.
