@@ -1,4 +1,4 @@
-"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|check-data ...`."""
+"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|chat|check-data ...`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ COMMANDS = {
     "train": ("train_ds", "train a model; on several GPUs: deepspeed --module train_ds"),
     "evaluate": ("eval_reasonseg", "score a model on benchmarks; on several GPUs: deepspeed --module eval_reasonseg"),
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
-    "predict": ("scripts.predict", "ask one question about one image"),
+    "predict": ("scripts.predict", "ask questions about images, folders or a table of both"),
+    "chat": ("scripts.chat", "talk about an image: question, answer, next question"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
 }
 

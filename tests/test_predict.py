@@ -198,3 +198,26 @@ def test_wrong_inputs_are_refused(inputs, queries, reason):
         asked_images(inputs, queries)
     with pytest.raises(SettingsError, match="holds no image"):
         asked_images([str(ROOT / "configs")], ["a"])
+
+
+def test_chat(photos, tmp_path):
+    """A dialogue over standard input: images, questions, follow-ups, modes, mistakes, the end of the input."""
+    images = [photos / "scene 1.png", photos / "scene 2.png"]
+    said = ["no such.png", images[0], QUERIES[1], "the red object", "", "/text", "What is it?", "/nonsense"]
+    said += [f"/image {photos / 'broken.jpg'}", "/mask", "the moon", "/new", f"/image {images[1]}", QUERIES[0]]
+    out = tmp_path / "chat"
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.chat", "--out", str(out)],
+        cwd=ROOT, input="\n".join(map(str, said)), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("image> ") == 2 and done.stdout.count("error: ") == 2, done.stdout
+    assert done.stdout.count("picture: ") == 5 and done.stdout.count("commands: ") == 3
+    assert "no target" in done.stdout and "mode mask" in done.stdout
+    answers = [json.loads((out / f"00{number}.json").read_text()) for number in range(1, 6)]
+    assert [answer["query"] for answer in answers] == [*said[2:4], "What is it?", "the moon", QUERIES[0]]
+    assert answers[0]["targets"] and not answers[2]["targets"] and len(answers[3]["targets"]) == 1
+    predictor = AnchorSegPredictor.from_pretrained("miniature", device="cpu")
+    for image, answer, mode in ((images[0], answers[0], "auto"), (images[1], answers[4], "mask")):
+        alone = predictor.session(image).predict(answer["query"], mode=mode)
+        assert alone.to_dict() == answer, "the first question of a dialogue follows nothing"
