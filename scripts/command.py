@@ -14,6 +14,7 @@ COMMANDS = {
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
     "predict": ("scripts.predict", "ask one question about one image"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
+    "download": ("scripts.download", "list the weights and datasets of a recipe or table, and fetch the weights"),
 }
 
 
