@@ -54,7 +54,9 @@ def _reason(error: Exception) -> str:
             return reason
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE forbids the network, and the cache does not hold it whole"
-    return " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())[:200]
+    words = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())[:200]
+    unanswered = isinstance(error, errors.HTTPError) and not isinstance(error, errors.HfHubHTTPError)
+    return f"no answer from the network ({words})" if unanswered else words
 
 
 def fetch_snapshot(name: str, *, revision: str | None = None, files: Sequence[str] | None = None) -> Path:
