@@ -120,28 +120,37 @@ def fetch_weights(chosen: Sequence[Weights], folder: Path, revision: str | None)
 
     Raises:
         CheckpointError: if the hub cannot be read, or a file has another digest than is published.
-        OutputExistsError: if another file has the place of one.
+        OutputExistsError: if another file has the place of one, or another process fetches into the folder.
         SettingsError: if the folder cannot be written or has too little room.
     """
-    from utils.fetching import fetch, is_there
+    from utils.fetching import fetch
+    from utils.run_lock import run_lock
 
     folder = make_folder(folder, "--weights_dir")
-    missing: list[tuple[Path, RemoteFile]] = []
+    with run_lock(folder, "--weights_dir"):
+        missing = list(missing_files(chosen, folder, revision))
+        total, free = sum(file.size for _, file in missing), shutil.disk_usage(folder).free
+        if total > free:
+            raise SettingsError(
+                f"--weights_dir {folder} has {free:,} bytes free, but {total:,} are needed; give another"
+            )
+        for target, file in missing:
+            fetch(file, target)
+            print(f"{target / file.path}: {file.size:,} bytes, {file.kind} digest as published", flush=True)
+    print(f"all weights are in {folder}")
+
+
+def missing_files(chosen: Sequence[Weights], folder: Path, revision: str | None) -> Iterator[tuple[Path, RemoteFile]]:
+    """The files that are not there, and the folder of each; says of every weights how many they are, and how large."""
+    from utils.fetching import is_there
+
     for weights in chosen:
         target, files = remote_files(weights, folder, revision)
         lacking = [file for file in files if not is_there(file, target)]
         total = sum(file.size for file in lacking)
-        print(
-            f"{weights.name}: {len(lacking)} of {len(files)} files to fetch, {total:,} bytes, into {target}", flush=True
-        )
-        missing += [(target, file) for file in lacking]
-    total, free = sum(file.size for _, file in missing), shutil.disk_usage(folder).free
-    if total > free:
-        raise SettingsError(f"--weights_dir {folder} has {free:,} bytes free, but {total:,} are needed; give another")
-    for target, file in missing:
-        fetch(file, target)
-        print(f"{target / file.path}: {file.size:,} bytes, {file.kind} digest as published", flush=True)
-    print(f"all weights are in {folder}")
+        count = f"{len(lacking)} of {len(files)} files to fetch, {total:,} bytes"
+        print(f"{weights.name}: {count}, into {target}", flush=True)
+        yield from ((target, file) for file in lacking)
 
 
 def remote_files(weights: Weights, folder: Path, revision: str | None) -> tuple[Path, tuple[RemoteFile, ...]]:

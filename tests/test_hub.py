@@ -22,6 +22,7 @@ from tests.conftest import make_model
 from tests.hub_server import Hub
 from utils import hub as own_hub
 from utils.errors import CheckpointError, OutputError, OutputExistsError, SettingsError
+from utils.run_lock import run_lock
 
 ROOT = Path(__file__).parents[1]
 LLAVA = "llava-hf/llava-1.5-7b-hf"
@@ -119,9 +120,8 @@ def test_weights_are_fetched_checked_and_not_fetched_again(hub, llava, sam, tmp_
     assert (folder / "sam_vit_h_4b8939.pth").read_bytes() == sam
     for name in ("config.json", "model-00001-of-00001.safetensors"):
         assert (folder / "llava-1.5-7b-hf" / name).read_bytes() == llava[name]
-    assert {path.name for path in folder.rglob("*") if path.is_file()} == {*llava, "sam_vit_h_4b8939.pth"} - {
-        "tf_model.h5"
-    }
+    there = {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
+    assert there == {*llava, "sam_vit_h_4b8939.pth"} - {"tf_model.h5"}
     before = len(hub.downloads(".safetensors"))
     assert download.main(flags) == 0
     assert "0 of 2 files to fetch, 0 bytes" in capsys.readouterr().out
@@ -167,6 +167,17 @@ def test_another_file_is_not_overwritten(hub, llava, sam, tmp_path):
     (tmp_path / "llava-1.5-7b-hf").mkdir()
     (tmp_path / "llava-1.5-7b-hf/config.json").write_text("{}")
     with pytest.raises(OutputExistsError, match=r"config.json is there and is not the file of .*nothing is overwr"):
+        download.main(["--preset", "7b", "--weights_dir", str(tmp_path), "--fetch"])
+
+
+def test_one_process_fetches_at_a_time(hub, llava, sam, tmp_path):
+    with run_lock(tmp_path), pytest.raises(OutputExistsError, match=r"is in use by process .* another --weights_dir"):
+        download.main(["--preset", "7b", "--weights_dir", str(tmp_path), "--fetch"])
+
+
+def test_more_than_the_disk_holds_is_not_begun(hub, llava, sam, tmp_path, monkeypatch):
+    monkeypatch.setattr(needs, "SAM", dataclasses.replace(needs.SAM, size=10**18))
+    with pytest.raises(SettingsError, match=r"bytes free, but 1,000,000,000,000,200,023 are needed"):
         download.main(["--preset", "7b", "--weights_dir", str(tmp_path), "--fetch"])
 
 

@@ -53,7 +53,8 @@ def _reason(error: Exception) -> str:
         if isinstance(error, kind):
             return reason
     if constants.is_offline_mode():
-        return "HF_HUB_OFFLINE forbids the network, and the cache does not hold it whole"
+        cached = isinstance(error, errors.LocalEntryNotFoundError)
+        return f"HF_HUB_OFFLINE forbids the network{', and the cache does not hold it whole' if cached else ''}"
     words = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())[:200]
     unanswered = isinstance(error, errors.HTTPError) and not isinstance(error, errors.HfHubHTTPError)
     return f"no answer from the network ({words})" if unanswered else words

@@ -245,7 +245,7 @@ def _origins(record: TrainingRecord | None, converted_from: str | None) -> tuple
     flags = (("language model", "version"), ("vision tower", "vision_tower"), ("mask backbone", "vision_pretrained"))
     given = [_origin(part, record.settings[flag]) for part, flag in flags if record.settings.get(flag)]
     if not given:
-        return (code, Origin(part="weights", source="trained from nothing", licence=PROJECT_LICENCE))
+        return (code, Origin(part="weights", source="trained from nothing", licence="of whoever trained it"))
     return (code, *given)
 
 

@@ -113,7 +113,7 @@ def test_others_may_read_the_card(tmp_path):
     ("version", "licence", "source"),
     [
         ("tiny-llava", "apache-2.0", "tiny-llava, which comes with AnchorSeg"),
-        (None, "apache-2.0", "trained from nothing"),
+        (None, "other", "trained from nothing"),
         ("someone/other", "other", "| language model | other | not known here |"),
     ],
 )
