@@ -31,15 +31,17 @@ def main(argv: list[str]) -> None:
 
 def merge(settings: MergeSettings) -> None:
     """Load, merge, save, load again, compare."""
-    from anchorseg.training.merging import load_trained, max_difference, merged_copy
+    from anchorseg.training.merging import load_trained, max_difference, merged_copy, training_record
     from anchorseg.weights.folder import load_model, save_model
 
     target = Path(settings.save_path)
     refuse_existing(target)
-    model, registry = load_trained(Path(settings.run), settings.checkpoint)
+    run = Path(settings.run)
+    model, registry = load_trained(run, settings.checkpoint)
+    record = training_record(run, settings.checkpoint)
     # Under another name until it has proved equal, so that a folder with the name given is whole and right.
     with new_folder(target) as aside:
-        save_model(merged_copy(model), registry, aside)
+        save_model(merged_copy(model), registry, aside, record=record)
         saved, registry = load_model(aside)
         absolute, relative = max_difference(model, saved, registry)
         tolerance = TOLERANCE[str(next(saved.parameters()).dtype)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anchorseg.method.modeling import AnchorSegModel
     from anchorseg.method.options import Method
     from anchorseg.weights.folder import load_model
+    from anchorseg.weights.hub import push_to_hub
 
 __all__ = [
     "AnchorSegConfig",
@@ -29,6 +30,7 @@ __all__ = [
     "Method",
     "Target",
     "load_model",
+    "push_to_hub",
 ]
 
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
     "Method": "method.options",
     "Target": "inference.answer",
     "load_model": "weights.folder",
+    "push_to_hub": "weights.hub",
 }
 
 

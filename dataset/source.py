@@ -75,12 +75,14 @@ class Expected:
         source: where they come from.
         records: number of training records.
         rounding: by how much that number may be off.
+        terms: licence of the annotations, as far as the project repeats it; photographs have others besides.
     """
 
     needs: tuple[str, ...]
     source: str
     records: int
     rounding: int = 0
+    terms: str = "see there"
 
     def lacks(self, root: Path) -> list[str]:
         """Those of `needs` that are not below a folder."""
@@ -94,6 +96,14 @@ class Expected:
 COCO_IMAGES = "COCO images: https://cocodataset.org"
 TRAIN2014 = "refer_seg/images/mscoco/images/train2014"
 TRAIN2017 = "coco/train2017 or refer_seg/images/mscoco/images/train2017"
+ARCHIVES = {
+    TRAIN2014: 13.0,
+    "coco/train2017": 18.0,
+    "ade20k/images/training": 0.92,
+    "cocostuff/train2017": 0.66,
+    "llava_dataset/llava_instruct_150k.json": 0.23,
+}
+"""About how large the publisher's archive for a place is, in 10^9 bytes, where that is stated; of ADE20K all of it."""
 LISA = "https://github.com/dvlab-research/LISA, section Training Data Preparation"
 SESAME = f"https://github.com/see-say-segment/sesame, dataset/README.md; {COCO_IMAGES}"
 

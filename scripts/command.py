@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": ("scripts.predict", "ask questions about images, folders or a table of both"),
     "chat": ("scripts.chat", "talk about an image: question, answer, next question"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
+    "download": ("scripts.download", "list the weights and datasets of a recipe or table, and fetch the weights"),
 }
 
 

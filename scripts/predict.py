@@ -170,6 +170,7 @@ def many(arguments: argparse.Namespace, asked: Sequence[AskedImage]) -> int:
 def settings_of(arguments: argparse.Namespace, asked: Sequence[AskedImage]) -> dict[str, Any]:
     """What the answers depend on."""
     from anchorseg.evaluation.results import identify
+    from anchorseg.method.model_folder import FILES
     from anchorseg.weights.shipped import shipped
     from utils.loading import local_folder
 
@@ -177,7 +178,7 @@ def settings_of(arguments: argparse.Namespace, asked: Sequence[AskedImage]) -> d
              "bank_length", "no_overlays", "no_masks")  # fmt: skip
     of_all = hashlib.blake2b(repr([(one.path, one.queries) for one in asked]).encode("utf-8"), digest_size=16)
     return {
-        "model": identify(local_folder(shipped(arguments.model), "--model")).digest,
+        "model": identify(local_folder(shipped(arguments.model), "--model", files=FILES)).digest,
         "inputs": of_all.hexdigest(),
         **{name: getattr(arguments, name) for name in names},
     }

@@ -9,8 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.ablations", "scripts.chat", "scripts.check_data",
-    "scripts.compare", "scripts.convert_checkpoint", "scripts.first_answer", "scripts.make_scenes", "scripts.parameters",
-    "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart", "scripts.real_size",
+    "scripts.compare", "scripts.convert_checkpoint", "scripts.download", "scripts.first_answer", "scripts.make_scenes",
+    "scripts.parameters", "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart",
+    "scripts.real_size",
 )  # fmt: skip
 RUN = """
 import runpy, sys

@@ -146,6 +146,7 @@ def test_merge_and_evaluate_one_and_two_ranks(scenes, trained, tmp_path):
     done = run(["merge_lora_weights.py", "--run", str(trained / "whole"), "--save_path", str(model)])
     assert "largest difference to the unmerged model" in done.stdout
     assert json.loads((model / "merge.json").read_text())["max_relative_difference"] < 1e-5
+    assert "| ReasonSeg\\|val | giou | 0." in (model / "README.md").read_text()
     results = []
     for ranks in (1, 2):
         out = tmp_path / f"eval{ranks}"

@@ -40,7 +40,7 @@ def describe_environment(root: str | Path = _ROOT) -> dict[str, Any]:
     }
 
 
-def git_state(root: str | Path) -> dict[str, Any]:
+def git_state(root: str | Path = _ROOT) -> dict[str, Any]:
     """Commit of the repository whose top folder is `root`, and whether files there differ from it.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from utils.errors import CheckpointError
+from utils.hub import fetch_snapshot, hub_errors, is_hub_name
 from utils.tensor_files import TensorFiles
 
 
@@ -148,25 +149,35 @@ def without_bars_in_logs() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def local_folder(name: str | Path, flag: str) -> Path:
-    """A local folder or file, or a repository of the Hugging Face hub fetched into its cache.
+def local_folder(
+    name: str | Path, flag: str, *, revision: str | None = None, files: Sequence[str] | None = None
+) -> Path:
+    """A local folder or file, or a repository of the Hugging Face hub fetched into its cache; a local one wins.
+
+    Args:
+        name: path, or OWNER/NAME.
+        flag: what the name was given as, for messages.
+        revision: of the repository: branch, tag or commit.
+        files: patterns of its files that are needed; None is all that this project could read.
 
     Raises:
-        CheckpointError: if it is neither.
+        CheckpointError: if it is neither, or a revision of a local folder is asked for.
     """
     path = Path(name)
     if path.exists():
+        if revision is not None:
+            raise CheckpointError(
+                f"revision {revision} is given, but {flag} {name} is a local folder, which has none; leave it out"
+            )
         return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+    if not is_hub_name(str(name)):
         raise CheckpointError(f"{flag} {name} does not exist; give a local folder or a name on the hub (OWNER/NAME)")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return Path(snapshot_download(str(name), ignore_patterns=["*.msgpack", "*.h5", "*.onnx", "*.ot"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
+    def unread(reason: str) -> CheckpointError:
+        return CheckpointError(
             f"{flag} {name} is no local folder, and the hub could not be read ({reason}); "
             "fetch it where there is a network and give its folder"
-        ) from None
+        )
+
+    with hub_errors(unread):
+        return fetch_snapshot(str(name), revision=revision, files=files)

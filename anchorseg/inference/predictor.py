@@ -24,10 +24,11 @@ from anchorseg.inference.collate import make_collator
 from anchorseg.inference.inputs import Asking, AskOptions, as_rgb, check_limits
 from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.inference.session import ImageSession
-from anchorseg.method.model_folder import is_large
+from anchorseg.method.model_folder import FILES, is_large
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.folder import PaddingAttention, load_model
+from anchorseg.weights.hub import push_to_hub
 from anchorseg.weights.shipped import shipped
 from model.quantization import Quantization
 from utils.errors import NoImageError
@@ -69,6 +70,7 @@ class AnchorSegPredictor:
         cls,
         folder: str | Path,
         *,
+        revision: str | None = None,
         device: str = "auto",
         dtype: torch.dtype | str = "auto",
         quantization: Quantization = "none",
@@ -81,6 +83,7 @@ class AnchorSegPredictor:
 
         Args:
             folder: written by merge_lora_weights.py, a name on the hub, or "miniature", which comes with the project.
+            revision: of a name on the hub: branch, tag or commit.
             device: where the model runs: "cuda", "cuda:1", "cpu"; "auto" is a GPU where there is one, which a large
                 model must have.
             dtype: of the weights: a torch dtype or its name, "bf16", "fp16" or "fp32"; "auto" keeps that of the files.
@@ -96,7 +99,7 @@ class AnchorSegPredictor:
                 that cannot be used, or a bank length that the model was not trained for.
         """
         place = chosen_device(device)
-        path = local_folder(shipped(folder), "the model folder")
+        path = local_folder(shipped(folder), "the model folder", revision=revision, files=FILES)
         refuse_without_gpu(wanted=device == "auto" and (path / "config.json").exists() and is_large(path))
         model, registry = load_model(
             path, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
@@ -106,6 +109,10 @@ class AnchorSegPredictor:
         if cuda_graphs:
             predictor.model.capture_graphs()
         return predictor
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload model, tokenizer and card; arguments, result and errors are those of `anchorseg.push_to_hub`."""
+        return push_to_hub(self.model, self.registry, repo_id, **options)
 
     def session(self, image: Any) -> ImageSession:
         """Open an image to ask about, apart from all others.

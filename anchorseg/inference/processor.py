@@ -11,7 +11,7 @@ import numpy as np
 from anchorseg.inference.collate import make_collator
 from anchorseg.inference.inputs import Asking, as_rgb
 from anchorseg.method.config import AnchorSegConfig
-from anchorseg.method.model_folder import check_ids, read_config
+from anchorseg.method.model_folder import FILES, check_ids, read_config
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.presets import token_ids
 from anchorseg.weights.shipped import shipped
@@ -44,17 +44,18 @@ class AnchorSegProcessor:
         self.collator = make_collator(config, registry, max_length=max_length)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> AnchorSegProcessor:
+    def from_pretrained(cls, folder: str | Path, *, revision: str | None = None, **kwargs: Any) -> AnchorSegProcessor:
         """Read the processor of a model folder.
 
         Args:
             folder: as `load_model` takes it.
+            revision: of a name on the hub.
             kwargs: `config`, if it was read already; what else transformers hands over is not needed.
 
         Raises:
             CheckpointError: if the folder is no model of this project.
         """
-        path = local_folder(shipped(folder), "the model folder")
+        path = local_folder(shipped(folder), "the model folder", revision=revision, files=FILES)
         config = kwargs.get("config") or read_config(path)
         registry = TokenRegistry.load(path, config.token_strings)
         check_ids(path, token_ids(registry), config)

@@ -21,6 +21,18 @@ from utils.shown import shown
 from utils.tensor_files import TensorFiles
 
 TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    *TOKENIZER_FILES,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+)
+"""Patterns of the files that make a model folder; nothing else of a repository on the hub is fetched."""
 SECTIONS = ("language_config", "mask_config", "method", "tokens", "token_ids")
 _ALWAYS_SAID = ("num_latents", "contextual_queries", "spatial_prior", "inject_prior", "clip_statistics")
 """Options of the method without which a folder is not read, where its head has them."""

@@ -113,14 +113,15 @@ class AnchorSegModel(PreTrainedModel):
         """Load a saved model, refusing any tensor that is missing, of another shape, or unknown.
 
         Args:
-            folder: local folder or hub name.
+            folder: local folder, or a name on the hub (OWNER/NAME), which is fetched into its cache after saying so.
             args: as transformers takes them.
-            kwargs: as transformers takes them (`dtype`, `device_map`, ...).
+            kwargs: as transformers takes them (`dtype`, `device_map`, ...), and `revision` of a name on the hub.
 
         Raises:
-            CheckpointError: see `anchorseg.method.model_folder`.
+            CheckpointError: see `anchorseg.method.model_folder`; also if the hub cannot be read.
         """
-        folder = local_folder(folder, "the model folder")
+        revision = kwargs.pop("revision", None)
+        folder = local_folder(folder, "the model folder", revision=revision, files=model_folder.FILES)
         config = kwargs.pop("config", None) or model_folder.read_config(folder)
         model_folder.check_weights(folder, config, cls)
         with without_bars_in_logs():
@@ -137,6 +138,17 @@ class AnchorSegModel(PreTrainedModel):
         )
         model_folder.refuse_not_finite(folder, model)
         return model
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: transformers would upload a model without its tokenizer, which nobody could load.
+
+        Raises:
+            SettingsError: naming the function that uploads a whole model folder.
+        """
+        raise SettingsError(
+            "push_to_hub of the model alone would leave out its tokenizer; use anchorseg.push_to_hub(model, registry, "
+            "'OWNER/NAME'), which uploads the whole model folder"
+        )
 
     @property
     def kept_unquantized(self) -> tuple[str, ...]:

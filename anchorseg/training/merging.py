@@ -19,12 +19,14 @@ from anchorseg.training.build import build_for_training
 from anchorseg.training.checkpoint_files import plain_data_only
 from anchorseg.training.checkpoints import other_whole, read_client_state, read_pointer
 from anchorseg.training.settings import TrainSettings
+from anchorseg.weights.card import TrainingRecord
 from dataset.batch import Batch
 from model.lora import merge_lora
 from utils.errors import CheckpointError
 from utils.files import read_json
+from utils.run_folder import METRICS_FILE, read_metrics
 from utils.seeding import generator_for
-from utils.settings import from_dict
+from utils.settings import from_dict, to_dict
 
 
 def read_run_settings(run: Path) -> TrainSettings:
@@ -75,6 +77,42 @@ def load_trained(run: Path, pointer: str) -> tuple[AnchorSegModel, TokenRegistry
         )
     model.load_state_dict(trained, strict=False)
     return model.eval(), registry
+
+
+def training_record(run: Path, pointer: str) -> TrainingRecord:
+    """What a run tells of one of its checkpoints: settings, commit, and the scores of the validation at its step.
+
+    Args:
+        run: the run folder.
+        pointer: `best` or `latest`, which is there.
+
+    Raises:
+        CheckpointError: if a file of the run is damaged.
+    """
+
+    def damaged(path: Path, reason: str) -> CheckpointError:
+        return CheckpointError(f"{path}: {reason}; correct it, or move it away")
+
+    path = read_pointer(run / "checkpoints", pointer)
+    step = int(path.name.rpartition("_")[2]) if path else 0
+    try:
+        environment = read_json(run / "environment.json", fail=damaged, kind=dict)
+    except FileNotFoundError:
+        environment = {}
+    git = environment.get("git")
+    scores = {
+        tag.removeprefix("val/"): float(value)
+        for row in read_metrics(run / METRICS_FILE)
+        if row.get("step") == step
+        for tag, value in row.items()
+        if tag.startswith("val/") and isinstance(value, int | float)
+    }
+    return TrainingRecord(
+        settings=to_dict(read_run_settings(run)),
+        commit=git.get("commit") if isinstance(git, dict) else None,
+        step=step,
+        scores=scores,
+    )
 
 
 def _trained_weights(folder: Path, tag: str) -> dict[str, torch.Tensor]:

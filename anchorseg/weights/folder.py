@@ -12,6 +12,7 @@ from anchorseg.method import model_folder
 from anchorseg.method.model_folder import read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
+from anchorseg.weights.card import TrainingRecord, write_card
 from anchorseg.weights.presets import token_ids
 from anchorseg.weights.shipped import ASSETS, shipped
 from model.quantization import Quantization, quantization_config
@@ -31,6 +32,7 @@ def tiny_tokenizer_model() -> bytes:
 def load_model(
     folder: str | Path,
     *,
+    revision: str | None = None,
     dtype: torch.dtype | str = "auto",
     quantization: Quantization = "none",
     padding_attention: PaddingAttention = "model",
@@ -39,8 +41,10 @@ def load_model(
     """A saved model, in evaluation mode, and its tokenizer.
 
     Args:
-        folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote, a hub name, or
-            "miniature", which comes with the project.
+        folder: a folder that merge_lora_weights.py, `save_model` or scripts.convert_checkpoint wrote; or "miniature",
+            which comes with the project; or a name on the hub (OWNER/NAME), which is fetched into its cache after
+            saying so. A local folder wins.
+        revision: of a name on the hub: branch, tag or commit.
         dtype: of the weights: a torch dtype or its name, or one of `DTYPES`; "auto" keeps that of the files.
         quantization: of the language model's projections; a quantized model is for inference.
         padding_attention: of padding patches: what the model was trained with, or "zero" or "plain" in its place. (The
@@ -48,12 +52,12 @@ def load_model(
         kwargs: as `AnchorSegModel.from_pretrained` takes them.
 
     Raises:
-        CheckpointError: if the folder is not a complete model of this project.
+        CheckpointError: if the folder is not a complete model of this project, or the hub cannot be read.
         SettingsError: if the quantization needs what is not installed.
     """
     dtype = _dtype_of(dtype)
     quantized = quantization_config(quantization)
-    folder = local_folder(shipped(folder), "the model folder")
+    folder = local_folder(shipped(folder), "the model folder", revision=revision, files=model_folder.FILES)
     config = read_config(folder)
     registry = TokenRegistry.load(folder, config.token_strings)
     model_folder.check_ids(folder, token_ids(registry), config)
@@ -75,10 +79,21 @@ def _dtype_of(dtype: torch.dtype | str) -> torch.dtype | str:
     return named
 
 
-def save_model(model: AnchorSegModel, registry: TokenRegistry, folder: str | Path) -> None:
-    """Write a model folder: config.json, generation_config.json, safetensors, tokenizer."""
+def save_model(
+    model: AnchorSegModel, registry: TokenRegistry, folder: str | Path, *, record: TrainingRecord | None = None
+) -> None:
+    """Write a model folder: config.json, generation_config.json, safetensors, tokenizer, and its card, README.md.
+
+    Args:
+        model: a merged model.
+        registry: its tokenizer.
+        folder: to write into.
+        record: of the run that trained it, for the card.
+    """
+    folder = Path(folder)
     with without_bars_in_logs():
         model.save_pretrained(folder)
     model.config.generation_settings().save_pretrained(folder)
     registry.save(folder)
-    share_files(Path(folder))
+    write_card(folder, record=record)
+    share_files(folder)

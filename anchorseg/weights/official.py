@@ -23,6 +23,7 @@ from anchorseg.method.model_folder import read_config as read_model_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
 from anchorseg.method.tokens import TokenRegistry, TokenStrings, read_added
+from anchorseg.weights.card import write_card
 from anchorseg.weights.official_names import (
     GATE,
     NETWORK,
@@ -77,7 +78,7 @@ def convert(source: str | Path, target: str | Path, vision_tower: str | Path) ->
         CheckpointError: if a file or tensor is missing, unknown or of another shape, or the checkpoint depends on a
             part of the published code that its published runs did not use. Nothing is written then.
     """
-    target = Path(target)
+    target, released = Path(target), str(source)
     refuse_existing(target)
     source, clip_folder = local_folder(source, "SRC"), local_folder(vision_tower, "--vision_tower")
     files, clip_files = TensorFiles(source), TensorFiles(clip_folder)
@@ -102,6 +103,7 @@ def convert(source: str | Path, target: str | Path, vision_tower: str | Path) ->
         config.generation_settings().save_pretrained(folder)
         registry.save(folder)
         _keep_the_rest(source, files, kept, folder / SIDE_FOLDER)
+        write_card(folder, converted_from=released)
         share_files(folder)
     return report, clip_report
 

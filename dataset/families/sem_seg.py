@@ -29,11 +29,13 @@ FAMILY = Family(
             ("ade20k/images/training", "ade20k/annotations/training"),
             "ADEChallengeData2016: http://sceneparsing.csail.mit.edu",
             20_210,
+            terms="BSD-3; photographs: research and teaching",
         ),
         "cocostuff": Expected(
             ("cocostuff/train2017", TRAIN2017),
             f"stuffthingmaps_trainval2017: https://github.com/nightrome/cocostuff; {COCO_IMAGES}",
             118_287,
+            terms="CC BY 4.0; photographs: Flickr's terms",
         ),
         "pascal_part": Expected(
             ("vlpart/pascal_part/train.json", "vlpart/pascal_part/VOCdevkit/VOC2010/JPEGImages"), _VLPART, 4_370, 5
@@ -48,6 +50,7 @@ FAMILY = Family(
             ("mapillary/config_v2.0.json", "mapillary/training/images", "mapillary/training/v2.0/labels"),
             "Mapillary Vistas 2.0: https://www.mapillary.com/dataset/vistas",
             18_000,
+            terms="CC BY-NC-SA 4.0; see there",
         ),
     },
     chosen="ade20k||cocostuff||pascal_part||mapillary",

@@ -93,6 +93,7 @@ FAMILY = Family(
             ("llava_dataset/llava_instruct_150k.json", TRAIN2017),
             f"hub: liuhaotian/LLaVA-Instruct-150K; {COCO_IMAGES}",
             157_712,
+            terms="CC BY 4.0, and OpenAI's terms",
         )
     },
     chosen="llava_instruct_150k",

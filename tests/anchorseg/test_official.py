@@ -107,6 +107,7 @@ def test_a_converted_checkpoint_is_the_model_it_means(released, tmp_path, capsys
     printed = capsys.readouterr().out
     for name in UNUSED:
         assert name.replace(".0.", ".*.") in printed, name
+    assert "Converted from source." in (target / "README.md").read_text()
     loaded, registry = load_model(target)
     assert loaded.method == PUBLISHED and loaded.config.mask_sizes == SAM
     assert registry.strings == TokenStrings.released(7)

@@ -1,0 +1,72 @@
+"""Published weights that models of this project are built on: where they are, what they weigh, whose terms they have.
+
+Declared apart from torch, so that a command line is read at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LLAMA = "LLaMA 2 community licence"
+RELEASED = f"repository AnchorSeg: MIT; built on LLaVA-1.5: {LLAMA}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weights that somebody published.
+
+    Attributes:
+        name: of the folder or file, as the source calls it.
+        repository: OWNER/NAME on the hub, or None.
+        url: of the file, where it is none of the hub's.
+        licence: as the source states it.
+        gigabytes: about, in 10^9 bytes, or None where it is not known; the hub gives exact sizes.
+        sha256: of the file, where it is none of the hub's.
+        size: in bytes, with `sha256`.
+    """
+
+    name: str
+    licence: str
+    gigabytes: float | None = None
+    repository: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def source(self) -> str:
+        """Where it is, for a reader."""
+        return f"hub: {self.repository}" if self.repository else str(self.url)
+
+
+def _hub(repository: str, licence: str, gigabytes: float | None = None) -> Weights:
+    name = repository.partition("/")[2]
+    return Weights(name=name, repository=repository, licence=licence, gigabytes=gigabytes)
+
+
+LLAVA = {
+    "7b": _hub("llava-hf/llava-1.5-7b-hf", LLAMA, 14.1),
+    "13b": _hub("llava-hf/llava-1.5-13b-hf", LLAMA, 26.7),
+}
+ORIGINAL_LLAVA = (_hub("liuhaotian/llava-v1.5-7b", LLAMA, 13.5), _hub("liuhaotian/llava-v1.5-13b", LLAMA, 26.1))
+CLIP = _hub("openai/clip-vit-large-patch14-336", "MIT, licence of the CLIP repository", 1.7)
+SAM = Weights(
+    name="sam_vit_h_4b8939.pth",
+    url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+    licence="Apache-2.0",
+    gigabytes=2.6,
+    # The digits in its name begin its MD5.
+    sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    size=2_564_550_879,
+)
+RELEASED_REASON_SEG = _hub("rui-qian/hf-AnchorSeg-7b_reason_seg_val_llava1.5_ema", RELEASED)
+RELEASED_GREFCOCO = _hub("rui-qian/hf-AnchorSeg-7b_grefer_seg_llava1.5_ema", RELEASED)
+
+EVERY = (*LLAVA.values(), *ORIGINAL_LLAVA, CLIP, SAM, RELEASED_REASON_SEG, RELEASED_GREFCOCO)
+
+
+def named(path: str) -> Weights | None:
+    """The published weights that a path or hub name ends in, or None."""
+    name = Path(path).name
+    return next((weights for weights in EVERY if weights.name == name), None)
