@@ -20,26 +20,35 @@ import psutil
 from anchorseg import AnchorSegPredictor
 from dataset.drawn.writer import make_scene
 from utils.errors import exit_on_error
+from utils.files import write_text
 from utils.pictures import save_picture
 from utils.waiting import wait_without_spinning
 
-QUERIES = ("the red object", "Where is the green object in the picture?", "the largest object")
-SEED = 3
+QUESTIONS, SEED, TABLE = 3, 3, "table.jsonl"
+Asked = list[tuple[str, list[str]]]
+"""Path of each image, and its questions."""
 
 
-def draw(folder: Path, count: int) -> list[str]:
-    """Write drawn scenes that are not there yet; their paths."""
-    paths = [folder / "images" / f"{number:05d}.png" for number in range(count)]
-    for number, path in enumerate(paths):
+def draw(folder: Path, count: int) -> Asked:
+    """Write drawn scenes, and a table with three of the questions that each scene was drawn for."""
+    asked: Asked = []
+    for number in range(count):
+        scene, queries = make_scene(SEED, "test", number)
+        path = folder / "images" / f"{number:05d}.png"
         if not path.exists():
-            save_picture(path, make_scene(SEED, "test", number)[0].image)
-    return list(map(str, paths))
+            save_picture(path, scene.image)
+        texts = dict.fromkeys(
+            text for texts in zip(*(query.texts for query in queries), strict=False) for text in texts
+        )
+        asked.append((str(path), list(texts)[:QUESTIONS]))
+    rows = [{"image": f"images/{Path(path).name}", "questions": questions} for path, questions in asked]
+    write_text(folder / TABLE, "".join(json.dumps(row) + "\n" for row in rows))
+    return asked
 
 
 def command(folder: Path, out: Path, model: str, *flags: str) -> list[str]:
     """The command line of a run."""
-    asked = [part for query in QUERIES for part in ("--query", query)]
-    return [sys.executable, "-m", "scripts.predict", str(folder / "images"), *asked, "--model", model,
+    return [sys.executable, "-m", "scripts.predict", str(folder / TABLE), "--model", model,
             "--out", str(out), "--device", "cpu", *flags]  # fmt: skip
 
 
@@ -78,19 +87,19 @@ def of_tenth(seen: Sequence[tuple[int, int]], lines: int, tenth: int) -> float:
     return float(np.mean(inside)) / 1e6 if inside else float("nan")
 
 
-def single_seconds(paths: Sequence[str], model: str) -> tuple[float, float]:
+def single_seconds(asked: Asked, model: str) -> tuple[float, float]:
     """Seconds of an image with its questions: one call for each question and image set anew, and read together."""
     predictor = AnchorSegPredictor.from_pretrained(model, device="cpu")
     started = time.perf_counter()
-    for path in paths:
-        for query in QUERIES:
+    for path, queries in asked:
+        for query in queries:
             predictor.set_image(path)
             predictor.predict(query)
     single = time.perf_counter() - started
     started = time.perf_counter()
-    for _ in predictor.predict_images((path, QUERIES) for path in paths):
+    for _ in predictor.predict_images(asked):
         pass
-    return single / len(paths), (time.perf_counter() - started) / len(paths)
+    return single / len(asked), (time.perf_counter() - started) / len(asked)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -103,17 +112,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     wait_without_spinning()
     folder, model = arguments.folder, arguments.model
-    paths = draw(folder, arguments.images)
-    lines = len(paths) * len(QUERIES)
+    asked = draw(folder, arguments.images)
+    lines = sum(len(questions) for _, questions in asked)
     whole, stopped = folder / "whole", folder / "stopped"
     seconds, seen = watched(command(folder, whole, model), whole)
     watched(command(folder, stopped, model), stopped, stop_at=lines // 2)
     left = (stopped / "answers.jsonl").read_bytes().count(b"\n")
     resumed, _ = watched(command(folder, stopped, model, "--resume"), stopped)
     names = ("answers.jsonl", "results.json", "images.json")
-    single, together = single_seconds(paths[: arguments.singles], model)
+    single, together = single_seconds(asked[: arguments.singles], model)
     found = {
-        "images": len(paths),
+        "images": len(asked),
         "questions": lines,
         "seconds": seconds,
         "memory_mb_by_tenth": [of_tenth(seen, lines, tenth) for tenth in range(10)],
