@@ -11,6 +11,7 @@ from utils.errors import SettingsError, exit_on_error
 COMMANDS = {
     "train": ("train_ds", "train a model; on several GPUs: deepspeed --module train_ds"),
     "evaluate": ("eval_reasonseg", "score a model on benchmarks; on several GPUs: deepspeed --module eval_reasonseg"),
+    "score": ("scripts.score", "score the masks of any system, from files"),
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
     "predict": ("scripts.predict", "ask one question about one image"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),

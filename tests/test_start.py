@@ -11,6 +11,7 @@ COMMANDS = (
     "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.ablations", "scripts.check_data", "scripts.compare",
     "scripts.convert_checkpoint", "scripts.first_answer", "scripts.make_scenes", "scripts.parameters",
     "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart", "scripts.real_size",
+    "scripts.score",
 )  # fmt: skip
 RUN = """
 import runpy, sys
