@@ -68,7 +68,10 @@ def score_given(
     check_benchmark(name, source, protocol)
     scoring = SCORINGS[source.scoring]
     read = DataLoader(
-        _Replied(source, protocol, given), batch_size=None, num_workers=min(workers, len(source)), shuffle=False
+        _Replied(source, protocol, given),
+        batch_size=None,
+        sampler=range(len(source)),
+        num_workers=min(workers, len(source)),
     )
     rows: list[QuestionResult] = []
     check = _Check(given, missing_is_empty)
