@@ -23,7 +23,9 @@ figcaption { color: #69707a; font-size: .9rem; } svg { max-width: 100%; height: 
 .filters input[type=number] { width: 5.5rem; }
 .scroll { overflow-x: auto; } .scroll td { padding: .25rem .6rem; vertical-align: top; }
 .scroll th { padding: .25rem .6rem; cursor: pointer; white-space: nowrap; }
-.scroll td.number { text-align: right; } .count { color: #69707a; font-size: .9rem; }
+.scroll td.number { text-align: right; }
+.scroll td.text { min-width: 9rem; max-width: 28rem; overflow-wrap: anywhere; }
+.count { color: #69707a; font-size: .9rem; }
 """
 _COLOURS = ("#2864b4", "#be3c32", "#328c50", "#965aa0")
 _WIDTH, _HEIGHT, _LEFT, _EDGE = 720, 260, 60, 30

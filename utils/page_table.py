@@ -86,6 +86,7 @@ _SCRIPT = """
       cell.className = "number";
       cell.textContent = Number.isInteger(value) && column.kind !== "range" ? value : value.toFixed(3);
     } else {
+      if (column.kind === "text") cell.className = "text";
       cell.textContent = value;
     }
   }
