@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,6 +140,7 @@ def evaluate(settings: EvalSettings) -> None:
     done = all_gather_objects(done)[0]
     if file and done:
         print(f"{len(done)} of {len(plan)} scores are in {file.path} already and are kept")
+        say_unsaved(settings, done)
     evaluator = make_evaluator(settings, folder, device)
     for name, source, protocol in plan:
         if (name, protocol) in done:
@@ -158,6 +160,18 @@ def evaluate(settings: EvalSettings) -> None:
             print(f"report: {path}")
         print(table(asked))
     leave()
+
+
+def say_unsaved(settings: EvalSettings, kept: Collection[tuple[str, str]]) -> None:
+    """Say of which scores that are kept the predictions are not there."""
+    from anchorseg.evaluation.predictions import predictions_file
+
+    if settings.save_predictions is None:
+        return
+    files = {asked: predictions_file(Path(settings.save_predictions), *asked) for asked in sorted(kept)}
+    for (name, protocol), path in files.items():
+        if not path.exists():
+            print(f"warning: {name} {protocol} is kept, and its predictions are not in {path}", file=sys.stderr)
 
 
 def score(settings: EvalSettings, evaluator: Evaluator, name: str, source: Benchmark, protocol: Protocol) -> Result:

@@ -37,7 +37,8 @@ _COLUMNS = (
 Asked = tuple[str, str]
 """Benchmark and protocol."""
 Row = Mapping[str, Any]
-"""A question's result, as results.json holds it."""
+"""A question's result, as results.json holds it; those of earlier versions have no `image_pixels` and no `cut`."""
+_NEEDED = ("index", "question", "record", "query", "answer", "has_target", "found", "num_masks", "truth_pixels", "iou")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,13 @@ def write_report(report: Path, title: str, entries: Mapping[Asked, Entry]) -> No
 
     Raises:
         OutputError: if it cannot be written.
+        DataError: if rows lack something.
     """
+    for asked, entry in entries.items():
+        if any(name not in row for row in entry["rows"] for name in _NEEDED):
+            raise DataError(
+                report, f"rows of {', '.join(asked)} are not as an evaluation writes them; evaluate without --resume"
+            )
     page = Page(title, wide=True)
     pictures = {asked: _pictures(report, asked, entry["rows"]) for asked, entry in entries.items()}
     page.heading("Scores")

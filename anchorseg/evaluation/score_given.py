@@ -121,5 +121,5 @@ class _Check:
         if len(self._missing) >= fewest and not self._missing_is_empty:
             raise DataError(
                 self._given.path, f"it has no prediction for {'; '.join(self._missing[:_NAMED])}; add them (without "
-                '"masks" for no target), or count them as empty with --missing empty'
+                '"masks" for no target), or count them as empty with --missing empty; --list writes the names of all'
             )  # fmt: skip

@@ -1,7 +1,7 @@
 """Rows of parquet files as the hub keeps images with their masks, read one at a time.
 
 Columns: `image` (a file's bytes, as the library datasets stores pictures), `text`, `mask` (height lists of width
-booleans), `image_id`, `ann_id`. pyarrow reads them, which `pip install anchorseg[hub]` installs.
+booleans), `image_id`, `ann_id`. pyarrow reads them, which the extra `hub` installs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def require_pyarrow(name: str) -> None:
         SettingsError: naming what to install.
     """
     if find_spec("pyarrow") is None:
-        raise SettingsError(f"{name} is in parquet files, which need pyarrow; install it: pip install anchorseg[hub]")
+        raise SettingsError(f"{name} is in parquet files, which need pyarrow: pip install pyarrow")
 
 
 def list_rows(files: Sequence[Path]) -> list[ParquetRow]:

@@ -140,7 +140,7 @@ def test_an_answer_without_a_pixel_says_that_there_is_nothing(truths, scored, tm
 
 def test_missing_predictions_are_named_or_count_as_empty(truths, scored, tmp_path):
     path = write_lines(tmp_path / "p.jsonl", [FORMS["masks"](*truth) for truth in truths[:2]])
-    with pytest.raises(DataError, match=rf"no prediction for question 0 of {truths[2][0]}; .*--missing empty"):
+    with pytest.raises(DataError, match=rf"no prediction for question 0 of {truths[2][0]}; .*--missing empty; --list"):
         scored(path)
     assert scored(path, "--missing", "empty")["generate"]["giou"] == 0.5
 

@@ -19,6 +19,7 @@ from dataset.drawn.writer import write_scenes
 from dataset.sample import Question, Sample
 from tests.conftest import make_model
 from tests.test_quickstart_page import Reader
+from utils.errors import DataError
 
 HOSTILE = "</script><script>document.title = 'taken'</script> <!-- <b>&amp; "
 ASKED = ("set|val", "generate")
@@ -150,6 +151,20 @@ def test_scores_that_are_kept_keep_their_pictures(evaluate):
     reader = read(path)
     assert len(reader.pictures) == 2 * 3 + 2 * 2 and len(content(path)["rows"]) == 5
     assert [picture.stat().st_mtime_ns for picture in pictures] == before
+
+
+def test_predictions_that_kept_scores_have_not_are_said(evaluate, tmp_path, capsys):
+    evaluate("ReasonSeg|test", "--save_predictions", str(tmp_path))
+    evaluate("ReasonSeg|val")
+    evaluate("ReasonSeg|val||ReasonSeg|test", "--resume", "--save_predictions", str(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["ReasonSeg_test.forced.jsonl"]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1 and "ReasonSeg|val forced is kept, and its predictions are not in" in warnings[0]
+
+
+def test_rows_that_no_evaluation_writes_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"rows of set\|val, generate are not as an evaluation writes them"):
+        write_report(tmp_path / "report.html", "Evaluation", {ASKED: {"giou": 0.5, "rows": [{"index": 0}]}})
 
 
 def in_a_browser(path, script=""):

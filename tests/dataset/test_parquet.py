@@ -116,5 +116,5 @@ def test_files_that_cannot_be_used_are_refused(tmp_path):
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install anchorseg\[hub\]"):
+    with pytest.raises(SettingsError, match=r"ReasonSegHub\|val is in parquet files, .* pip install pyarrow"):
         opened(tmp_path)
