@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from utils.waiting import wait_without_spinning
 if TYPE_CHECKING:
     import torch
 
-    from anchorseg.evaluation.evaluator import Evaluator, Prediction
+    from anchorseg.evaluation.evaluator import Evaluator, Prediction, Result, See
+    from dataset.sample import Protocol
+    from dataset.source import Benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,28 +78,25 @@ class EvalSettings(Settings):
     resume: bool = setting(False, help="keep the scores that results.json has, and evaluate what is missing")
     vis_save_path: str | None = setting(None, help="folder for pictures of every question; none draws nothing")
     vis_limit: int = setting(0, help="most samples drawn of each benchmark and protocol; 0 for all", minimum=0)
+    report: bool = setting(
+        False,
+        help="write report.html beside results.json: scores, histograms, the worst and best answers, all questions",
+    )
+    save_predictions: str | None = setting(
+        None, help="folder for masks and answers of every question, which scripts.score scores; none keeps nothing"
+    )
 
 
 def draw(prediction: Prediction, folder: Path, limit: int) -> None:
     """Save one picture: the question, the image, truth, prediction, prior."""
-    from utils import drawing
+    from anchorseg.evaluation.pictures import panel_of
+    from anchorseg.evaluation.predictions import file_name
 
-    row, sample = prediction.row, prediction.sample
+    row = prediction.row
     if limit and row.index >= limit:
         return
-    picture = drawing.panel(
-        sample.image,
-        row.query,
-        truth=prediction.truth,
-        prediction=prediction.mask,
-        ignore=prediction.ignore,
-        prior=prediction.prior,
-        iou=row.iou,
-        caption=row.answer or "",
-    )
-    record = re.sub(r"[^-.+\w]+", "_", Path(row.record).stem)
-    name = f"{row.index:04d}_{row.question}_{record}.png"
-    save_picture(folder / name, picture)
+    name = f"{row.index:04d}_{row.question}_{file_name(Path(row.record).stem)}.png"
+    save_picture(folder / name, panel_of(prediction))
 
 
 def main(argv: list[str]) -> None:
@@ -106,7 +105,7 @@ def main(argv: list[str]) -> None:
     if settings.device == "cpu":  # read when torch is imported
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     wait_without_spinning()
-    for flag in ("cache_features", "vis_save_path"):
+    for flag in ("cache_features", "vis_save_path", "save_predictions"):
         if getattr(settings, flag) is not None:
             make_folder(getattr(settings, flag), f"--{flag}")
     with run_lock(Path(settings.output_dir), flags="--output_dir"):
@@ -115,8 +114,9 @@ def main(argv: list[str]) -> None:
 
 def evaluate(settings: EvalSettings) -> None:
     """Check data and model, load once, evaluate every benchmark by its protocols, in order."""
+    from anchorseg.evaluation import report
     from anchorseg.evaluation.evaluator import choose_protocols
-    from anchorseg.evaluation.results import ResultsFile, identify, line, table
+    from anchorseg.evaluation.results import Entry, ResultsFile, identify, line, table
     from anchorseg.method.model_folder import is_large, read_config
     from anchorseg.training.data import data_folder, open_benchmarks
     from anchorseg.weights.shipped import shipped
@@ -140,15 +140,12 @@ def evaluate(settings: EvalSettings) -> None:
     done = all_gather_objects(done)[0]
     if file and done:
         print(f"{len(done)} of {len(plan)} scores are in {file.path} already and are kept")
+        say_unsaved(settings, done)
     evaluator = make_evaluator(settings, folder, device)
     for name, source, protocol in plan:
         if (name, protocol) in done:
             continue
-        show = None
-        if settings.vis_save_path:
-            pictures = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
-            show = partial(draw, folder=pictures, limit=settings.vis_limit)
-        result = evaluator.evaluate(source, name=name, protocol=protocol, show=show)
+        result = score(settings, evaluator, name, source, protocol)
         if file:
             file.add(result)
             print(line(name, protocol, result.to_dict()), flush=True)
@@ -156,8 +153,49 @@ def evaluate(settings: EvalSettings) -> None:
     if file:
         entries = file.entries()
         print(f"written to {file.path}")
-        print(table({(name, protocol): entries[name, protocol] for name, _, protocol in plan}))
+        asked: dict[tuple[str, str], Entry] = {(name, how): entries[name, how] for name, _, how in plan}
+        if settings.report:
+            path = Path(settings.output_dir) / report.FILE
+            report.write_report(path, f"Evaluation of {settings.version}", asked)
+            print(f"report: {path}")
+        print(table(asked))
     leave()
+
+
+def say_unsaved(settings: EvalSettings, kept: Collection[tuple[str, str]]) -> None:
+    """Say of which scores that are kept the predictions are not there."""
+    from anchorseg.evaluation.predictions import predictions_file
+
+    if settings.save_predictions is None:
+        return
+    files = {asked: predictions_file(Path(settings.save_predictions), *asked) for asked in sorted(kept)}
+    for (name, protocol), path in files.items():
+        if not path.exists():
+            print(f"warning: {name} {protocol} is kept, and its predictions are not in {path}", file=sys.stderr)
+
+
+def score(settings: EvalSettings, evaluator: Evaluator, name: str, source: Benchmark, protocol: Protocol) -> Result:
+    """Evaluate one benchmark by one protocol, and write its pictures and predictions."""
+    from anchorseg.evaluation.pictures import Gallery
+    from anchorseg.evaluation.predictions import Recorder
+    from anchorseg.evaluation.report import FILE, write_pictures
+    from utils.distributed import is_main
+
+    see: list[See] = []
+    if settings.vis_save_path:
+        pictures = Path(settings.vis_save_path) / name.replace("|", "_") / protocol
+        see.append(partial(draw, folder=pictures, limit=settings.vis_limit))
+    gallery = Gallery() if settings.report else None
+    recorder = Recorder(name, protocol) if settings.save_predictions else None
+    see += [look for look in (gallery, recorder) if look is not None]
+    result = evaluator.evaluate(source, name=name, protocol=protocol, see=see)
+    if recorder is not None:
+        recorder.write(Path(settings.save_predictions or ""))
+    if gallery is not None:
+        shown = gallery.of_all_ranks()
+        if is_main():
+            write_pictures(Path(settings.output_dir) / FILE, (name, protocol), shown)
+    return result
 
 
 def make_evaluator(settings: EvalSettings, folder: Path, device: torch.device) -> Evaluator:

@@ -53,11 +53,14 @@ def check_settings(settings: TrainSettings) -> None:
     from anchorseg.training.data import check_data_folder
     from utils.files import make_folder
     from utils.machine import refuse_without_gpu, refuse_without_shared_memory
+    from utils.metric_sinks import require_wandb
 
     refuse_without_shared_memory(workers=settings.workers, needed=0 if settings.size in SMALL else 1_000_000_000)
     check_data_folder(settings.dataset_dir)
     if settings.cache_features is not None:
         make_folder(settings.cache_features, "--cache_features")
+    if settings.wandb:
+        require_wandb()
     check_weights(settings)
     refuse_without_gpu(wanted=settings.device == "auto" and settings.size not in SMALL)
 
@@ -88,7 +91,9 @@ def train(settings: TrainSettings, stop: StopSignals) -> None:
     trainer = Trainer(settings, model, registry)
     progress = trainer.start()
     try:
-        with RunFolder(settings.folder, config=to_dict(settings), resume_step=progress.step) as run_folder:
+        with RunFolder(
+            settings.folder, config=to_dict(settings), resume_step=progress.step, wandb=settings.wandb
+        ) as run_folder:
             progress = trainer.run(run_folder, progress, stop)
     except SystemExit:  # asked to stop, as every rank was
         leave()

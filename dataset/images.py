@@ -45,7 +45,16 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     _opened(path, "the image file").close()
-    data = read_bytes(path, fail=DataError)
+    return _pixels(read_bytes(path, fail=DataError), path)
+
+
+def decode_image(data: bytes, record: str) -> np.ndarray:
+    """The picture in the bytes of an image file, as `read_image` reads one; `record` names it in messages."""
+    _header(io.BytesIO(data), record, "the image")
+    return _pixels(data, record)
+
+
+def _pixels(data: bytes, path: str | Path) -> np.ndarray:
     if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise DataError(path, "the JPEG is cut short: its end is missing; fetch it again")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from utils.errors import DataError
 from utils.shown import shown
@@ -41,6 +42,12 @@ def decode_runs(run_lengths: Mapping[str, Any], height: int, width: int, path: s
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
+
+
+def encode_runs(mask: np.ndarray) -> dict[str, Any]:
+    """A (H, W) boolean mask as ``{"size": [H, W], "counts": text}``, which `decode_runs` reads back exactly."""
+    coded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(map(int, coded["size"])), "counts": coded["counts"].decode("ascii")}
 
 
 def _parse(counts: str | bytes, path: str | Path) -> Sequence[int]:

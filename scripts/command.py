@@ -11,6 +11,7 @@ from utils.errors import SettingsError, exit_on_error
 COMMANDS = {
     "train": ("train_ds", "train a model; on several GPUs: deepspeed --module train_ds"),
     "evaluate": ("eval_reasonseg", "score a model on benchmarks; on several GPUs: deepspeed --module eval_reasonseg"),
+    "score": ("scripts.score", "score the masks of any system, from files"),
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
     "predict": ("scripts.predict", "ask questions about images, folders or a table of both"),
     "chat": ("scripts.chat", "talk about an image: question, answer, next question"),

@@ -9,13 +9,12 @@ fewer than ten images it says nothing.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from anchorseg.evaluation.grouping import LENGTHS, annotated_kind, length_group
 from utils.errors import DataError, exit_on_error
 from utils.files import read_json
 
@@ -23,7 +22,6 @@ FEWEST = 10
 """Images from which on an interval is believed."""
 TIE = 1e-6
 """Difference of IoU below which nobody wins."""
-LENGTHS = ((5, "up to 5 words"), (10, "6 to 10 words"), (10**9, "more than 10 words"))
 
 
 @dataclass(frozen=True)
@@ -38,22 +36,12 @@ class Pair:
     @property
     def length(self) -> str:
         """The question's length in words."""
-        return next(name for most, name in LENGTHS if len(self.query.split()) <= most)
+        return length_group(self.query)
 
     @property
     def kind(self) -> str | None:
         """The kind of question that the annotation names."""
-        return _kind(self.record)
-
-
-@cache
-def _kind(record: str) -> str | None:
-    try:
-        content = json.loads(Path(record).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    kind = content.get("query_kind") if isinstance(content, dict) else None
-    return kind if isinstance(kind, str) else None
+        return annotated_kind(self.record)
 
 
 def pairs_of(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], name: str) -> list[Pair]:

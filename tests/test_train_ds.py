@@ -69,6 +69,15 @@ def test_the_same_command_gives_the_same_losses_to_the_last_bit(scenes, trained)
         assert losses(trained, "whole", tag) == losses(trained, "again", tag)
 
 
+def test_validation_gives_tensorboard_the_same_few_pictures(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "whole" / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["images"] == [f"val/ReasonSeg|val/{index}" for index in range(3)]
+    assert [event.step for event in events.Images("val/ReasonSeg|val/0")] == [STEPS]
+
+
 def test_resume_in_the_middle_goes_on_exactly(scenes, trained):
     arguments = flags(scenes, trained, "resumed", "--eval_interval", "2")
     started = subprocess.Popen(

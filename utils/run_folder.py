@@ -1,4 +1,4 @@
-"""The folder of one run: settings, environment, metrics as JSON lines and as TensorBoard events."""
+"""The folder of one run: settings, environment, metrics as JSON lines and in the sinks of `utils.metric_sinks`."""
 
 import json
 import os
@@ -9,13 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from utils.distributed import all_gather_objects, is_main
 from utils.environment import describe_environment
 from utils.errors import CheckpointError, DataError, OutputError
 from utils.files import read_bytes, read_json, to_json, write_json, write_text
+from utils.metric_sinks import MetricSink, TensorBoard, WeightsAndBiases
 
 METRICS_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -87,6 +89,7 @@ class RunFolder:
         config: settings as `utils.settings.to_dict` gives them, written to `config.json`; None writes none.
         resume_step: the step of the checkpoint that the run goes on from. Metrics of later steps are dropped,
             because these steps will be run again; None keeps every line.
+        wandb: send metrics and pictures to Weights & Biases as well.
 
     The folder holds `config.json`, `environment.json`, `metrics.jsonl` and `tensorboard/`. The first two
     describe the latest start; what an earlier start wrote differently stays beside it as `config.1.json`,
@@ -94,10 +97,16 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: str | Path, *, config: Mapping[str, Any] | None = None, resume_step: int | None = None
+        self,
+        path: str | Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        resume_step: int | None = None,
+        wandb: bool = False,
     ) -> None:
         self.path = Path(path)
         self._writes = is_main()
+        self._sinks: list[MetricSink] = []
         if not self._writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -105,14 +114,12 @@ class RunFolder:
             self._write_latest("config", config)
         self._write_latest("environment", describe_environment())
         self._mend_metrics(resume_step)
-        # Slow to import, and only the rank that writes needs it.
-        from torch.utils.tensorboard import SummaryWriter
-
-        purge_step = None if resume_step is None else resume_step + 1
-        self._events = SummaryWriter(str(self.path / TENSORBOARD_FOLDER), purge_step=purge_step)
+        self._sinks.append(TensorBoard(self.path, None if resume_step is None else resume_step + 1))
+        if wandb:
+            self._sinks.append(WeightsAndBiases(self.path, config or {}))
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line of metrics, at once on its way to the disk, and send its numbers to TensorBoard.
+        """Append one line of metrics, at once on its way to the disk, and send its numbers to the sinks.
 
         Args:
             step: optimizer step, from 1; 0 is before training.
@@ -134,15 +141,19 @@ class RunFolder:
             raise OutputError(
                 f"{path} cannot be written ({error.strerror}); mend that, then continue with --resume"
             ) from error
-        for tag, value in plain.items():
-            if isinstance(value, int | float):
-                self._events.add_scalar(tag, value, global_step=int(step))
-        self._events.flush()
+        numbers = {tag: value for tag, value in plain.items() if isinstance(value, int | float)}
+        for sink in self._sinks:
+            sink.numbers(int(step), numbers)
+
+    def show(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Send pictures (H, W, 3) uint8 RGB by tag to the sinks."""
+        for sink in self._sinks:
+            sink.pictures(int(step), pictures)
 
     def close(self) -> None:
-        """Close the TensorBoard file; may be called twice."""
-        if self._writes:
-            self._events.close()
+        """Close the sinks; may be called twice."""
+        for sink in self._sinks:
+            sink.close()
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -40,15 +40,19 @@ from utils.progress import Bar
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One question and its answer as a picture shows them: truth (H, W), mask (H, W) or None where the model finds no
-    target, pixels (H, W) that are not scored or None, and prior map (H, W) or None."""
+    """One question, the model's reply and its score, and what a picture shows of them: truth (H, W), mask (H, W) or
+    None where the model finds no target, and pixels (H, W) that are not scored or None."""
 
     row: QuestionResult
     sample: Sample
+    reply: Reply
     truth: np.ndarray
     mask: np.ndarray | None
     ignore: np.ndarray | None
-    prior: np.ndarray | None
+
+
+See = Callable[[Prediction], None]
+"""What is done with every prediction of a rank besides scoring it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +190,7 @@ class Evaluator:
         *,
         name: str,
         protocol: Protocol,
-        show: Callable[[Prediction], None] | None = None,
+        see: Sequence[See] = (),
     ) -> Result:
         """Score every question of a benchmark; a sample that cannot be read is fatal.
 
@@ -194,7 +198,7 @@ class Evaluator:
             source: the benchmark.
             name: its name, for the result.
             protocol: one of those that the benchmark has.
-            show: called with every prediction of this rank, for pictures.
+            see: each is called with every prediction of this rank, such as to draw it.
 
         Raises:
             DataError: see `check_benchmark`; also for a sample that cannot be read, or whose slots do not fit its
@@ -219,25 +223,32 @@ class Evaluator:
                 replies = way.replies(self.responder, sample, prepared)
             for prediction in predictions(scoring, index, sample, replies):
                 rows.append(prediction.row)
-                if show is not None:
-                    show(prediction)
+                for look in see:
+                    look(prediction)
         parts = all_gather_objects(rows)
         gathered = sorted((row for part in parts for row in part), key=lambda row: (row.index, row.question))
         starts = [row.index for row in gathered if row.question == 0]
         assert starts == list(range(len(source))), "every sample exactly once"
-        return Result(
-            benchmark=name,
-            protocol=protocol,
-            leaks=way.leaks,
-            scores=scoring.scores(gathered),
-            intervals=scoring.intervals(gathered),
-            rows=tuple(gathered),
-        )
+        return result_of(scoring, gathered, benchmark=name, protocol=protocol, leaks=way.leaks)
 
     def finish(self) -> None:
         """Say what the cache of features gave, if there is one."""
         if self.responder.cache is not None:
             self.responder.cache.finish()
+
+
+def result_of(
+    scoring: Scoring, rows: Sequence[QuestionResult], *, benchmark: str, protocol: Protocol, leaks: bool
+) -> Result:
+    """The scores of all rows of a benchmark, in order."""
+    return Result(
+        benchmark=benchmark,
+        protocol=protocol,
+        leaks=leaks,
+        scores=scoring.scores(rows),
+        intervals=scoring.intervals(rows),
+        rows=tuple(rows),
+    )
 
 
 def predictions(scoring: Scoring, index: int, sample: Sample, replies: Sequence[Reply]) -> Iterator[Prediction]:
@@ -247,8 +258,8 @@ def predictions(scoring: Scoring, index: int, sample: Sample, replies: Sequence[
         yield Prediction(
             row=row,
             sample=sample,
+            reply=reply,
             truth=np.asarray(truths(sample, question).any(axis=0)),
             mask=scoring.united(reply) if row.found else None,
             ignore=ignored(sample, question),
-            prior=reply.prior,
         )

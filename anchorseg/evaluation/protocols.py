@@ -133,16 +133,19 @@ class Forced(AnswerProtocol):
         assert isinstance(prepared, Batch)
         counts = slot_counts(sample, rejections=self.rejections)
         predicted = self.judge(responder.model, responder.ready(prepared))
-        masks = self.drawn(predicted.segmentation.masks[0])
-        assert len(masks) == len(predicted.rejected) == sum(counts), sample.record
-        slots = torch.arange(len(masks), device=masks.device).split(counts)
+        logits = predicted.segmentation.masks[0]
+        masks = self.drawn(logits).cpu().numpy()
+        assert len(logits) == len(predicted.rejected) == sum(counts), sample.record
+        slots = torch.arange(len(logits), device=logits.device).split(counts)
+        starts = np.cumsum(counts)[:-1]
         return [
             Reply(
-                masks=masks[chosen].cpu().numpy(),
+                masks=own,
                 found=not bool(predicted.rejected[chosen].all()),
                 prior=_strongest(predicted.segmentation, chosen),
+                logits=part,
             )
-            for chosen in slots
+            for chosen, own, part in zip(slots, np.split(masks, starts), logits.split(counts), strict=True)
         ]
 
     def judge(self, model: AnchorSegModel, batch: Batch) -> SlotPredictions:
@@ -213,21 +216,22 @@ def _written(responder: Responder, images: ImagePrefix, questions: Sequence[Sequ
     made = answer_questions(
         responder.model, images, questions, [0] * len(questions), max_new_tokens=responder.max_new_tokens
     )
-    logits, rows = made.segmentation.masks[0], made.target_rows.cpu()
+    logits = made.segmentation.masks[0]
     masks = (logits > 0).cpu().numpy()
-    replies = []
-    for row, ids in enumerate(made.ids):
-        chosen = (rows == row).nonzero()[:, 0]
-        replies.append(
-            Reply(
-                masks=masks[chosen.numpy()],
-                found=len(chosen) > 0,
-                answer=responder.registry.decode(ids),
-                prior=_strongest(made.segmentation, chosen),
-                logits=logits[chosen],
-            )
+    # Targets are in the order of the questions, so that each question's are views.
+    counts = torch.bincount(made.target_rows.cpu(), minlength=len(questions)).tolist()
+    slots, starts = torch.arange(len(logits)).split(counts), np.cumsum(counts)[:-1]
+    return [
+        Reply(
+            masks=own,
+            found=len(own) > 0,
+            answer=responder.registry.decode(ids),
+            prior=_strongest(made.segmentation, chosen),
+            logits=part,
+            cut=len(ids) >= responder.max_new_tokens,
         )
-    return replies
+        for ids, chosen, own, part in zip(made.ids, slots, np.split(masks, starts), logits.split(counts), strict=True)
+    ]
 
 
 PROTOCOLS: dict[Protocol, AnswerProtocol] = {"forced": Forced(), "symmetric": Symmetric(), "generate": Generate()}

@@ -28,6 +28,9 @@ SCORED = (
 )
 """Settings that scores depend on; one file holds scores of one value of each."""
 
+_BEFORE = {"bank_length": "full", "muse_matching": "iou"}
+"""What scores were made with by versions that did not have the setting yet."""
+
 DATA = ("dataset_dir", "custom_data")
 """Settings that say which data a benchmark was read from."""
 
@@ -96,7 +99,8 @@ class ResultsFile:
             raise OutputExistsError(
                 f"{self.path} holds scores of another model, {shown(before.get('folder'))}; give another --output_dir"
             )
-        for name, value in (self._content["scored_with"] or {}).items():
+        scored_with = self._content["scored_with"]
+        for name, value in ({} if scored_with is None else {**_BEFORE, **scored_with}).items():
             if name in asked and asked[name] != value:
                 raise OutputExistsError(
                     f"{self.path} holds scores with {name} {shown(value)}, and this evaluation has "
@@ -146,8 +150,13 @@ def _is_entry(entry: Any) -> bool:
     return all(value is None or isinstance(value, int | float) for value in _scores(entry).values())
 
 
+def score_names(entry: Entry) -> list[str]:
+    """Names of the scores of an entry."""
+    return [name for name in entry if name not in _NO_SCORES]
+
+
 def _scores(entry: Entry) -> dict[str, float | None]:
-    return {name: value for name, value in entry.items() if name not in _NO_SCORES}
+    return {name: entry[name] for name in score_names(entry)}
 
 
 def _texts(entry: Entry) -> dict[str, str]:

@@ -31,7 +31,8 @@ class Reply:
         found: false if it says that there is no such object.
         answer: what it wrote, or None where the answer was given.
         prior: (H, W) strongest spatial prior of its masks in [0, 1], or None.
-        logits: (n, H, W) of the masks where the model is, or None.
+        logits: (n, H, W) of the masks where the model is; None for masks that were read from a file.
+        cut: whether the answer reached the most tokens that it may have.
     """
 
     masks: np.ndarray
@@ -39,6 +40,7 @@ class Reply:
     answer: str | None = None
     prior: np.ndarray | None = None
     logits: Tensor | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class QuestionResult:
         truth_pixels: pixels of the truth.
         pairs: intersection and union in pixels: one, or in MUSE one for each target or prediction, whichever are more.
         box_iou: IoU of the boxes around mask and truth; None in MUSE.
+        image_pixels: pixels of the image.
+        cut: whether the answer reached the most tokens that it may have.
     """
 
     index: int
@@ -69,6 +73,8 @@ class QuestionResult:
     truth_pixels: int
     pairs: tuple[tuple[int, int], ...]
     box_iou: float | None
+    image_pixels: int
+    cut: bool
 
     @property
     def overlaps(self) -> list[metrics.TargetScore]:
@@ -149,6 +155,8 @@ class Scoring:
             truth_pixels=int(np.count_nonzero(truth)),
             pairs=self.pairs(reply, mask, targets, ignored(sample, question)),
             box_iou=self.box_iou(mask, truth),
+            image_pixels=truth.size,
+            cut=reply.cut,
         )
 
     def scores(self, rows: Sequence[QuestionResult]) -> Scores:
@@ -259,7 +267,8 @@ class MuseScoring(Scoring):
     """`muse` (MUSE): several targets, each with a mask of its own, matched to the model's.
 
     Args:
-        by_points: match as the published code, by BCE and Dice at drawn points, which are the same for all questions.
+        by_points: match as the published code, by BCE and Dice at drawn points, which are the same for all questions;
+            replies must then have their logits.
     """
 
     def __init__(self, *, by_points: bool = False) -> None:
@@ -269,9 +278,13 @@ class MuseScoring(Scoring):
         self, reply: Reply, mask: np.ndarray, targets: np.ndarray, ignore: np.ndarray | None
     ) -> tuple[tuple[int, int], ...]:
         """See `Scoring`."""
-        if self._points is None or reply.logits is None or not len(targets):
+        if self._points is None or not len(targets):
             overlaps = match_masks(list(reply.masks), list(targets), ignore)
         else:
+            if reply.logits is None:
+                raise ValueError(
+                    "matching at points needs the logits of the masks, which a file of masks does not have"
+                )
             wanted = torch.from_numpy(targets).to(reply.logits.device)
             costs = point_costs(reply.logits, wanted, self._points).cpu().numpy()
             overlaps = match_by_costs(list(reply.masks), list(targets), costs, ignore)

@@ -258,6 +258,15 @@ class RunSettings(Settings):
         may_change=True,
     )
     print_freq: int = setting(10, help="optimizer steps between logged lines", minimum=1, may_change=True)
+    val_pictures: int = setting(
+        4,
+        help="samples of each validation set, always the same ones, that TensorBoard gets a picture of; 0 for none",
+        minimum=0,
+        may_change=True,
+    )
+    wandb: bool = setting(
+        False, help="send metrics and pictures to Weights & Biases too (pip install wandb)", may_change=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

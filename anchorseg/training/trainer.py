@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -19,7 +19,8 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anchorseg.evaluation.evaluator import Evaluator, Result
+from anchorseg.evaluation.evaluator import Evaluator, Result, See
+from anchorseg.evaluation.pictures import FixedPictures
 from anchorseg.inference.collate import make_collator
 from anchorseg.inference.feature_cache import open_cache
 from anchorseg.method.modeling import AnchorSegModel
@@ -256,15 +257,22 @@ class Trainer:
         shown = {name: f"{values[name]:.3f}" for name in ("loss", "ce", "mask_dice", "t2m_dice") if name in values}
         bar.set_postfix(shown | {"img/s": f"{values['images_per_second']:.1f}"})
 
-    def validate(self) -> dict[str, Result]:
-        """Results of every validation set, by name: forced, or generated where a set cannot be forced."""
+    def validate(self, looks: Mapping[str, See] | None = None) -> dict[str, Result]:
+        """Results of every validation set, by name: forced, or generated where a set cannot be forced.
+
+        Args:
+            looks: for a set, what sees its predictions, see `Evaluator.evaluate`.
+        """
         model: AnchorSegModel = self.engine.module
         model.eval()
         evaluator = Evaluator(model, self.registry, self.collator, cache=self.cache, workers=self.settings.workers)
         with whole_weights(self.engine):
             results = {
                 name: evaluator.evaluate(
-                    source, name=name, protocol="forced" if "forced" in source.protocols else "generate"
+                    source,
+                    name=name,
+                    protocol="forced" if "forced" in source.protocols else "generate",
+                    see=[looks[name]] if looks else [],
                 )
                 for name, source in self.benchmarks.items()
             }
@@ -273,8 +281,12 @@ class Trainer:
 
     def _validate(self, folder: RunFolder, progress: Progress) -> Progress:
         """Score the weights of the latest checkpoint, and keep it as `best` if it is."""
-        step, results = progress.step, self.validate()
+        count = self.settings.val_pictures
+        drawn = {name: FixedPictures(len(source), count) for name, source in self.benchmarks.items()}
+        step, results = progress.step, self.validate(drawn)
         for name, result in results.items():
+            pictures = drawn[name].of_all_ranks()
+            folder.show(step, {f"val/{name}/{index}": picture for index, picture in pictures.items()})
             scores = {key: value for key, value in result.scores.items() if value is not None}
             folder.log(step, {f"val/{name}/{key}": value for key, value in scores.items()})
             if is_main():

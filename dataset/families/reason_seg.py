@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset.families.reason_seg_hub import NAME as HUB
+from dataset.families.reason_seg_hub import SPLITS as HUB_SPLITS
+from dataset.families.reason_seg_hub import ReasonSegHub
 from dataset.images import image_size, read_image
 from dataset.masks import IGNORE
 from dataset.readers.folder import DataFolder
@@ -234,7 +237,8 @@ def _source(name: str, data: DataFolder, options: FamilyOptions) -> Source:
 
 
 def _benchmark(name: str, data: DataFolder, options: FamilyOptions) -> Benchmark:
-    return ReasonSeg(data.root, name.partition("|")[2])
+    dataset, _, split = name.partition("|")
+    return ReasonSegHub(data.root, split) if dataset == HUB else ReasonSeg(data.root, split)
 
 
 FAMILY = Family(
@@ -247,6 +251,6 @@ FAMILY = Family(
     chosen="ReasonSeg|train",
     about="ReasonSeg splits to train on, joined by _",
     source=_source,
-    benchmarks={"ReasonSeg": ("ReasonSeg|val", "ReasonSeg|test")},
+    benchmarks={"ReasonSeg": ("ReasonSeg|val", "ReasonSeg|test"), HUB: tuple(f"{HUB}|{split}" for split in HUB_SPLITS)},
     benchmark=_benchmark,
 )

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 
 import eval_reasonseg
 from anchorseg.evaluation.evaluator import Evaluator
+from anchorseg.evaluation.pictures import FixedPictures, Gallery
+from anchorseg.evaluation.predictions import Recorder
 from anchorseg.evaluation.protocols import Responder, answer_protocol, slot_counts
 from anchorseg.evaluation.rejection import one_pass, two_passes
 from anchorseg.evaluation.scoring import SCORINGS
@@ -25,6 +28,7 @@ from dataset.sample import Conversation, Question, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_batch, make_model, make_sample
 from tests.parity import gres
 from utils import metrics
+from utils.distributed import is_main
 from utils.errors import DataError, exit_on_error
 
 ROOT = Path(__file__).parents[2]
@@ -325,9 +329,17 @@ dist.destroy_process_group()
 
 def untrained_rows() -> str:
     model, registry = make_model()
-    run = evaluator(model.eval(), registry)
-    made = {f"{s} {p}": run.evaluate(Source(s, 5), name=s, protocol=p) for s, p in (CASES[0], CASES[4], CASES[6])}
-    return json.dumps({name: result.to_dict() for name, result in made.items()})
+    run, made = evaluator(model.eval(), registry), {}
+    for scoring, protocol in (CASES[0], CASES[4], CASES[6]):
+        gallery, fixed, recorder = Gallery(2), FixedPictures(5, 3), Recorder(scoring, protocol)
+        result = run.evaluate(Source(scoring, 5), name=scoring, protocol=protocol, see=[gallery, fixed, recorder])
+        shown = {group: [each.order for each in some] for group, some in gallery.of_all_ranks().items()}
+        with tempfile.TemporaryDirectory() as folder:
+            path = recorder.write(Path(folder))
+            written = path.read_text() if is_main() else ""
+        more = {"shown": shown, "fixed": list(fixed.of_all_ranks()), "written": written}
+        made[f"{scoring} {protocol}"] = {**result.to_dict(), **more}
+    return json.dumps(made)
 
 
 def test_three_ranks_give_the_numbers_of_one_and_every_sample_once(tmp_path):
@@ -347,6 +359,8 @@ def test_three_ranks_give_the_numbers_of_one_and_every_sample_once(tmp_path):
     written = json.loads((tmp_path / "rows.json").read_text())
     assert written == json.loads(untrained_rows())
     assert {result["num_samples"] for result in written.values()} == {5}
+    assert all(len(result["written"].splitlines()) == len(result["rows"]) for result in written.values())
+    assert all(result["fixed"] == [0, 2, 4] and any(result["shown"].values()) for result in written.values())
 
 
 @pytest.fixture(scope="module")

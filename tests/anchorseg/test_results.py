@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import eval_reasonseg
-from anchorseg.evaluation.results import FILE, Model, ResultsFile
+from anchorseg.evaluation.results import FILE, SCORED, Model, ResultsFile
 from anchorseg.weights.folder import save_model
 from dataset.drawn.writer import write_scenes
 from tests.conftest import make_model
@@ -168,6 +168,17 @@ def test_a_model_that_is_damaged_is_refused_before_data_are_read(evaluate, model
     (broken / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="is no model folder of this project"):
         evaluate(version=broken, data=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "value"), [("bank_length", "3"), ("muse_matching", "points")])
+def test_scores_of_versions_without_a_setting_were_made_with_its_default(tmp_path, name, value):
+    settings = to_dict(eval_reasonseg.EvalSettings(version="m"))
+    scored_with = {key: settings[key] for key in SCORED if key != name}
+    old = {"model": {"folder": "m", "digest": "0"}, "scored_with": scored_with, "runs": [], "benchmarks": {}}
+    (tmp_path / FILE).write_text(json.dumps(old))
+    ResultsFile(tmp_path, Model("m", "0"), settings)
+    with pytest.raises(OutputExistsError, match=rf"holds scores with {name} .*pass --{name} "):
+        ResultsFile(tmp_path, Model("m", "0"), {**settings, name: value})
 
 
 def test_settings_that_scores_do_not_depend_on_may_change(tmp_path):

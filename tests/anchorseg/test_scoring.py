@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from anchorseg.evaluation.scoring import SCORINGS, Reply
 from dataset.sample import Question, Sample
@@ -31,7 +32,8 @@ def sample(masks, questions, ignore=None) -> Sample:
 
 
 def reply(*masks, found=True) -> Reply:
-    return Reply(masks=np.stack(masks) if masks else np.zeros((0, 4, 4), bool), found=found)
+    stacked = np.stack(masks) if masks else np.zeros((0, 4, 4), bool)
+    return Reply(masks=stacked, found=found, logits=torch.from_numpy(20.0 * stacked - 10))
 
 
 def rows(scoring, made, replies):
@@ -113,6 +115,14 @@ def test_muse_means_over_rows_and_counts_a_spurious_mask():
     answers = [reply(SHIFTED, SQUARE, SQUARE), reply()]
     assert [row.pairs for row in rows("muse", made, answers)] == [((4, 4), (4, 4), (0, 4)), ((0, 4),)]
     assert scores("muse", made, answers) == {"giou": 2 / 4, "ciou": 8 / 16}
+
+
+def test_matching_at_points_is_never_replaced_by_another():
+    made = sample([SQUARE, SHIFTED], [(0, 1)])
+    with pytest.raises(ValueError, match="needs the logits"):
+        rows("muse, by points", made, [replace(reply(SHIFTED, SQUARE), logits=None)])
+    (row,) = rows("muse, by points", made, [reply(SHIFTED, SQUARE)])
+    assert row.pairs == ((4, 4), (4, 4))
 
 
 def test_muse_row_without_targets_and_without_masks_has_no_pair():

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from anchorseg.evaluation.given import read_predictions
 from anchorseg.evaluation.results import FILE, SCORED, Model, ResultsFile, table
 from dataset.images import decode_mask, image_size, read_image, read_label_map, read_mask
 from dataset.masks import decode_segmentation, shape_points
+from dataset.run_lengths import encode_runs
 from eval_reasonseg import EvalSettings
 from tests.fuzz.mutations import damaged_bytes, damaged_file, damaged_value, replaced
 from tests.fuzz.running import fuzz
@@ -59,6 +61,24 @@ def test_json_texts(data, tmp_path_factory):
     encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32", "gbk"]))
     path.write_bytes(data.draw(damaged_bytes(text.encode(encoding, "replace"))))
     json.dumps(read_json(path, kind=data.draw(st.sampled_from([None, dict, list]))))
+
+
+@fuzz(100)
+def test_predictions(data, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "predictions"
+    mask = encode_runs(np.eye(5, 4, dtype=bool))
+    lines = [{"record": "a.jpg", "question": 0, "masks": [mask], "found": True}, {"record": "b", "question": "the cup"}]
+    listed = [
+        {"image_id": "a", "segmentation": mask},
+        {"image_id": 3, "question": 1, "segmentation": [[0, 0, 3, 0, 3, 3]]},
+    ]
+    value = data.draw(damaged_value(data.draw(st.sampled_from([lines, listed]))))
+    text = json.dumps(value)
+    if isinstance(value, list) and data.draw(st.booleans()):
+        text = "\n".join(map(json.dumps, value))
+    path.write_bytes(data.draw(damaged_bytes(text.encode())) if data.draw(st.booleans()) else text.encode())
+    for given in read_predictions(path).all:
+        assert given.reply((5, 4)).masks.shape[1:] == (5, 4)
 
 
 @pytest.fixture(scope="module")
