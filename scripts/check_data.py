@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--browse", help="folder to write, a new one: pages of samples of every dataset that can train")
     parser.add_argument("--samples", type=from_one, default=24, help="of each dataset, for --browse")
     parser.add_argument("--samples_per_page", type=from_one, default=12, help="for --browse")
-    parser.add_argument("--seed", type=int, default=RunSettings.seed, help="of the draws for --browse, as in train_ds.py")
+    parser.add_argument("--seed", type=int, default=RunSettings.seed, help="as in train_ds.py, for --browse")
     given = parser.parse_args(argv)
     chosen = {family: getattr(given, f"{family}_data") for family in datasets()}
     wanted = mixture(given.dataset, chosen, given.custom_data) if given.dataset else []

@@ -19,8 +19,8 @@ from dataset.drawn.writer import write_scenes
 from dataset.examining import examine, lines
 from dataset.readers.folder import DataFolder
 from dataset.registry import FAMILIES, datasets, training_sources
-from dataset.source import Expected, FamilyOptions
 from dataset.sample import RejectSlot, TargetSlot
+from dataset.source import Expected, FamilyOptions
 from scripts.check_data import main
 from tests.drawn.layouts import FAMILIES as LAYOUTS
 from tests.drawn.layouts import write_layouts

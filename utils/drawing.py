@@ -16,7 +16,8 @@ BoolMask = npt.NDArray[np.bool_]
 TRUTH_COLOUR: Final = (0, 190, 110)
 PREDICTION_COLOUR: Final = (255, 110, 0)
 TARGET_COLOURS: Final = (
-    (0, 150, 90), (215, 80, 0), (40, 95, 215), (190, 40, 140), (120, 85, 0), (0, 135, 150), (115, 60, 200), (200, 30, 50),
+    (0, 150, 90), (215, 80, 0), (40, 95, 215), (190, 40, 140),
+    (120, 85, 0), (0, 135, 150), (115, 60, 200), (200, 30, 50),
 )  # fmt: skip
 """Of several targets of one picture, in turn; white letters can be read on each."""
 _INK, _GREY, _RULE = (25, 28, 33), (105, 110, 118), (205, 208, 212)

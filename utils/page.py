@@ -16,7 +16,8 @@ th, td { padding: .3rem .9rem; border-bottom: 1px solid #cdd0d4; text-align: lef
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; border: 1px solid #cdd0d4; }
 figcaption { color: #69707a; font-size: .9rem; }
 dl { margin: .4rem 0; white-space: pre-wrap; } dt { font-weight: 600; } dd { margin: 0 0 0 1.2rem; }
-dd b { color: #fff; padding: 0 .3rem; border-radius: .2rem; } nav { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
+dd b { color: #fff; padding: 0 .3rem; border-radius: .2rem; } nav { margin: 1rem 0; }
+svg { max-width: 100%; height: auto; }
 """
 _COLOURS = ("#2864b4", "#be3c32", "#328c50", "#965aa0")
 _WIDTH, _HEIGHT, _LEFT, _EDGE = 720, 260, 60, 30
