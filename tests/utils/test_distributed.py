@@ -12,14 +12,8 @@ from utils.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "OMPI_COMM_WORLD_RANK",
-    "SLURM_STEP_NUM_TASKS",
-)
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMPI_COMM_WORLD_RANK", "SLURM_STEP_NUM_TASKS",
+)  # fmt: skip
 
 TWO_RANKS = """
 import torch.distributed as dist
