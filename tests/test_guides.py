@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from tests.test_train_ds import losses, run, scenes  # noqa: F401
@@ -37,15 +38,14 @@ def clone(tmp_path) -> Path:
     return folder
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    own = {"OMP_NUM_THREADS": "1", "PATH": programs, "XDG_CACHE_HOME": str(folder / "cache")}
-    return {**os.environ, **own, **more}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": programs, **more}
 
 
 def shell(commands: str, folder: Path, **more: str) -> None:
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment(folder, **more), capture_output=True,
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment(**more), capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -74,9 +74,6 @@ def test_from_own_photographs_to_scores(clone):
     shell("".join(blocks("own_photographs", "bash")), clone, STEPS="2")
     assert (clone / "pages" / "custom" / "page_1.html").is_file()
     results = json.loads((clone / "runs" / "photos" / "eval" / "results.json").read_text())
-    assert {
-        row["image"] if "image" in row else row["record"] for row in results["benchmarks"]["custom"]["forced"]["rows"]
-    }
     assert len(results["benchmarks"]["custom"]["forced"]["rows"]) == 4
     assert list((clone / "pictures").rglob("*.png")) and (clone / "models" / "photos" / "config.json").is_file()
 
@@ -100,12 +97,12 @@ def test_the_slurm_script_is_bash_and_asks_for_a_signal_in_time():
 
 @pytest.fixture
 def cluster(tmp_path) -> Path:
-    """Programs in the place of SLURM's: srun starts a step in a process group of its own, whose number it writes."""
+    """Programs in the place of SLURM's: srun starts a task and writes the number of its process."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     programs = {
         "scontrol": "echo localhost",
-        "srun": 'export SLURM_STEP_NUM_TASKS=1\nsetsid "$@" &\necho $! > "$STEP"\nwait $!',
+        "srun": 'export SLURM_STEP_NUM_TASKS=1\n"$@" &\necho $! > "$STEP"\nwait $!',
     }
     for name, body in programs.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -124,24 +121,24 @@ def test_a_job_that_runs_out_of_time_is_saved_and_goes_on(scenes, cluster, tmp_p
     step, arguments = tmp_path / "step", flags("job")
     given = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2",
              "SLURM_JOB_ID": str(os.getpid()), "STEP": str(step)}  # fmt: skip
-    path = {"PATH": f"{cluster}{os.pathsep}{environment(tmp_path)['PATH']}"}
+    path = {"PATH": f"{cluster}{os.pathsep}{environment()['PATH']}"}
     job = ["bash", str(SCRIPT), *arguments]
     started = subprocess.Popen(
-        job, cwd=ROOT, env=environment(tmp_path, **given, **path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        job, cwd=ROOT, env=environment(**given, **path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
     metrics = tmp_path / "job" / "metrics.jsonl"
     while not metrics.exists() or not metrics.read_text():
         assert started.poll() is None, started.communicate()[0][-3000:]
         time.sleep(0.02)
-    os.killpg(int(step.read_text()), signal.SIGUSR1)
+    task = psutil.Process(int(step.read_text()))
+    for process in (*task.children(), task):  # the launcher, which must survive it, and the task, which hands it on
+        process.send_signal(signal.SIGUSR1)
     told, _ = started.communicate(timeout=120)
     assert started.returncode != 0 and "SIGUSR1: step" in told, told[-3000:]
     tag = (tmp_path / "job" / "checkpoints" / "latest").read_text()
     assert int(tag[5:]) < 6
-    done = subprocess.run(
-        job, cwd=ROOT, env=environment(tmp_path, **given, **path), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(job, cwd=ROOT, env=environment(**given, **path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     assert f"resuming at step {int(tag[5:])}" in done.stdout
     run(["train_ds.py", *flags("launched")], ranks=2)
