@@ -1,4 +1,4 @@
-"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate."""
+"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate; the head by itself: test_guides.py."""
 
 import json
 import subprocess
@@ -20,9 +20,8 @@ def program(name, *flags):
 
 
 PARTS = {
-    "head": ("--head", "mean", "--num_latents", "1", "--temperature", "2"),
     "mask backbone": ("--mask_model", "conv"),
-    "both": ("--head", "mean", "--num_latents", "1", "--mask_model", "conv"),
+    "both": ("--head", "mean", "--num_latents", "1", "--temperature", "2", "--mask_model", "conv"),
     "read": ("--head", "read", "--num_latents", "0"),
 }
 

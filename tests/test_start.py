@@ -40,9 +40,7 @@ def test_help_and_a_mistyped_flag_import_nothing_heavy(name):
 
 
 def test_the_programs_are_found():
-    assert {"train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.check_data", "scripts.predict"} <= set(
-        COMMANDS
-    )
+    assert {"train_ds", "eval_reasonseg", "scripts.check_data", "scripts.predict"} <= set(COMMANDS)
 
 
 def test_importing_anchorseg_imports_nothing_heavy_until_it_is_used():
