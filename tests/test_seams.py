@@ -1,4 +1,7 @@
-"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate; the head by itself: test_guides.py."""
+"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate.
+
+The head by itself is trained by test_guides.py, with the commands of a guide.
+"""
 
 import json
 import subprocess
