@@ -34,6 +34,7 @@ class Finding:
         left_out: how many of them nothing can be asked about.
         malformed: what is wrong with some of them.
         pictures: (H, W, 3) uint8 RGB of a few samples.
+        source: the records that can be used, where there are any.
     """
 
     state: str
@@ -42,6 +43,7 @@ class Finding:
     left_out: int = 0
     malformed: tuple[str, ...] = ()
     pictures: tuple[np.ndarray, ...] = ()
+    source: Source | None = None
 
 
 def indexed_files(value: object) -> Iterator[Records]:
@@ -92,6 +94,7 @@ def examine(name: str, data: DataFolder, options: FamilyOptions, *, workers: int
         left_out=left_out,
         malformed=tuple(dict.fromkeys(known + malformed)),
         pictures=tuple(drawn(sample, name) for sample in samples[:_DRAWN]),
+        source=source if samples else None,
     )
 
 

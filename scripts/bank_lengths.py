@@ -120,9 +120,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure each model by each rule."""
+    arguments = parser().parse_args(argv)
+
     from anchorseg.method.model_folder import read_config
 
-    arguments = parser().parse_args(argv)
     wait_without_spinning()
     latents = read_config(arguments.models[0]).method_settings.num_latents
     rules = arguments.rules or [*map(str, range(latents + 1)), "auto", "steady"]

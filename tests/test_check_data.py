@@ -1,5 +1,6 @@
 """The report about a data folder: what is there, what is missing and where it comes from, what is malformed."""
 
+import html
 import json
 import re
 import shutil
@@ -7,20 +8,23 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import pytest
 
+from dataset.browsing import Leafing, draws, folder_name
 from dataset.drawn.writer import write_scenes
 from dataset.examining import examine, lines
 from dataset.readers.folder import DataFolder
-from dataset.registry import FAMILIES, datasets
+from dataset.registry import FAMILIES, datasets, training_sources
+from dataset.sample import RejectSlot, TargetSlot
 from dataset.source import Expected, FamilyOptions
 from scripts.check_data import main
 from tests.drawn.layouts import FAMILIES as LAYOUTS
 from tests.drawn.layouts import write_layouts
-from utils.errors import SettingsError
+from utils.errors import OutputExistsError, SettingsError
 
 
 def expected(name: str) -> Expected:
@@ -217,3 +221,59 @@ def test_exit_status(root, tmp_path):
 def test_rounded_numbers():
     known = Expected((), "", 4_370, 5)
     assert [known.is_usual(number) for number in (4_364, 4_365, 4_375, 4_376)] == [False, True, True, False]
+
+
+def local_links(page: Path) -> list[Path]:
+    """What a page leads to and shows, as paths."""
+    found = re.findall(r'(?:href|src)="([^"]*)"', page.read_text())
+    assert not any(address.startswith(("/", "http")) for address in found)
+    return [(page.parent / unquote(html.unescape(address))).resolve() for address in found]
+
+
+def test_samples_of_every_family_can_be_leafed_through(check, root, tmp_path):
+    pages = tmp_path / "pages"
+    status, report = check("--browse", pages, "--samples", 5, "--samples_per_page", 2, "--explanatory", "-1")
+    assert status == 0 and f"pages: {pages / 'index.html'}\n" in report
+    to_visit, seen = [pages / "index.html"], set()
+    while to_visit:
+        path = to_visit.pop()
+        if path not in seen:
+            seen.add(path)
+            to_visit += local_links(path) if path.suffix == ".html" else []
+    assert seen == {path for path in pages.rglob("*") if path.is_file()}, "every file is reached by links, and is there"
+    for name in NAMES:
+        folder = pages / folder_name(name)
+        assert len(list(folder.glob("page_*.html"))) == 3 and len(list(folder.glob("*.jpg"))) == 5
+        text = html.unescape("".join((folder / f"page_{number}.html").read_text() for number in (1, 2, 3)))
+        family, _, dataset = name.partition("/")
+        options = FamilyOptions(sets={family: dataset})
+        ((_, source),) = training_sources(family, DataFolder(root, tmp_path / "index"), options)
+        for sample, _ in draws(name, source, Leafing(samples=5)):
+            turns = [turn for conversation in sample.conversations for turn in conversation.turns]
+            assert sample.record in text and all(turn.question in text for turn in turns)
+            parts = [part for turn in turns for part in turn.answer]
+            assert all(part in text for part in parts if isinstance(part, str))
+            assert all(f"<SEG> {part.mask + 1}" in text for part in parts if isinstance(part, TargetSlot))
+            assert "<REJ>" in text or not any(isinstance(part, RejectSlot) for part in parts)
+
+
+def test_pages_show_words_as_they_are_and_overwrite_nothing(check, tmp_path):
+    photographs, pages = tmp_path / "photographs", tmp_path / "pages"
+    photographs.mkdir()
+    cv2.imwrite(str(photographs / "a.png"), np.full((48, 64, 3), 200, np.uint8))
+    (photographs / "a.json").write_text(json.dumps(CUSTOM).replace("cup", "<script>&amp;"))
+    arguments = ("--dataset", "custom", "--custom_data", photographs, "--samples", 1, "--browse", pages)
+    assert check(*arguments)[0] == 0
+    text = (pages / "custom" / "page_1.html").read_text()
+    assert "<script>" not in text and "&lt;script&gt;&amp;amp;" in text
+    picture = cv2.imread(str(pages / "custom" / "00001.jpg"))
+    assert picture.shape[1] == 420 and (picture[..., 1] > picture[..., 2] + 40).mean() > 0.1, "the target is green"
+    with pytest.raises(OutputExistsError, match="nothing is overwritten"):
+        check(*arguments)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_pages_need_samples(check, tmp_path, value, capsys):
+    with pytest.raises(SystemExit):
+        check("--browse", tmp_path / "pages", "--samples", value)
+    assert "must be a whole number of at least 1" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from utils.settings import parse
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"train_ds.py": TrainSettings, "eval_reasonseg.py": EvalSettings, "merge_lora_weights.py": MergeSettings}
+STARTERS = {**PROGRAMS, "train.slurm": TrainSettings}
 PLACEHOLDERS = {"runs", "models", "pictures", "checkpoints", "NAME.json", "NAME.2.json"}
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -76,11 +77,11 @@ def test_symbols_named_beside_the_paper_exist():
 @page
 def test_flags_and_presets_in_commands_exist(path):
     for command in commands(path.read_text()):
-        program = next((name for name in PROGRAMS if name in command), None)
+        program = next((name for name in STARTERS if name in command), None)
         if program is None:
             continue
-        fields = {field.name for field in dataclasses.fields(PROGRAMS[program])}
-        for flag in re.findall(r"--(\w+)", command):
+        fields = {field.name for field in dataclasses.fields(STARTERS[program])}
+        for flag in re.findall(r"--(\w+)", command.partition(program)[2]):  # those before are a launcher's
             assert flag in fields or flag.removeprefix("no_") in fields, f"{command}: --{flag}"
         for preset in re.findall(r"--preset (\S+)", command):
             assert (ROOT / "configs" / f"{preset}.json").is_file(), command

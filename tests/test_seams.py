@@ -1,4 +1,7 @@
-"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate."""
+"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate.
+
+The head by itself is trained by test_guides.py, with the commands of a guide.
+"""
 
 import json
 import subprocess
@@ -20,9 +23,8 @@ def program(name, *flags):
 
 
 PARTS = {
-    "head": ("--head", "mean", "--num_latents", "1", "--temperature", "2"),
     "mask backbone": ("--mask_model", "conv"),
-    "both": ("--head", "mean", "--num_latents", "1", "--mask_model", "conv"),
+    "both": ("--head", "mean", "--num_latents", "1", "--temperature", "2", "--mask_model", "conv"),
     "read": ("--head", "read", "--num_latents", "0"),
 }
 

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.startup import entry_points
+
 ROOT = Path(__file__).parents[1]
-COMMANDS = (
-    "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.ablations", "scripts.chat", "scripts.check_data",
-    "scripts.compare", "scripts.convert_checkpoint", "scripts.download", "scripts.first_answer", "scripts.make_scenes",
-    "scripts.parameters", "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart",
-    "scripts.real_size",
-)  # fmt: skip
+COMMANDS = entry_points()
 RUN = """
 import runpy, sys
 name, *flags = sys.argv[1:]
@@ -21,7 +18,7 @@ try:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 except SystemExit as stopped:
     status = stopped.code
-heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL") if module in sys.modules]
+heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL", "tqdm") if module in sys.modules]
 print("imported:", heavy, "status:", status)
 """
 
@@ -40,3 +37,17 @@ def test_help_and_a_mistyped_flag_import_nothing_heavy(name):
     said, complaints = start(name, "--no_such_flag")
     assert said.splitlines()[-1] == "imported: [] status: 2"
     assert "Traceback" not in complaints and complaints.strip()
+
+
+def test_the_programs_are_found():
+    assert {"train_ds", "eval_reasonseg", "scripts.check_data", "scripts.predict"} <= set(COMMANDS)
+
+
+def test_importing_anchorseg_imports_nothing_heavy_until_it_is_used():
+    program = (
+        "import sys, anchorseg\nheavy = ('torch', 'transformers', 'deepspeed', 'peft', 'PIL', 'numpy', 'cv2')\n"
+        "assert not [module for module in heavy if module in sys.modules]\n"
+        "assert anchorseg.AnchorSegConfig.__name__ == 'AnchorSegConfig' and 'transformers' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

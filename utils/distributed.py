@@ -110,10 +110,16 @@ def ensure_single_process_environment() -> None:
     ``python train_ds.py`` can initialize DeepSpeed.
 
     Raises:
-        SettingsError: if WORLD_SIZE promises several processes but no launcher has given this one a rank.
+        SettingsError: if WORLD_SIZE or srun promises several processes but no launcher has given this one a rank.
     """
     if any(name in os.environ for name in _LAUNCHER_RANKS):
         return
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1":
+        raise SettingsError(
+            f"srun started {tasks} tasks (SLURM_STEP_NUM_TASKS), and none of them has a RANK: each would train alone; "
+            "start one launcher on each node, as scripts/train.slurm does"
+        )
     promised = os.environ.get("WORLD_SIZE", "1")
     if promised != "1":
         raise SettingsError(

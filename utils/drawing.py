@@ -15,6 +15,11 @@ BoolMask = npt.NDArray[np.bool_]
 
 TRUTH_COLOUR: Final = (0, 190, 110)
 PREDICTION_COLOUR: Final = (255, 110, 0)
+TARGET_COLOURS: Final = (
+    (0, 150, 90), (215, 80, 0), (40, 95, 215), (190, 40, 140),
+    (120, 85, 0), (0, 135, 150), (115, 60, 200), (200, 30, 50),
+)  # fmt: skip
+"""Of several targets of one picture, in turn; white letters can be read on each."""
 _INK, _GREY, _RULE = (25, 28, 33), (105, 110, 118), (205, 208, 212)
 _COLOUR_MAP = cv2.COLORMAP_INFERNO
 
@@ -134,6 +139,49 @@ def response_sheet(
     question = wrap(query, _QUERY_SIZE, sheet.shape[1] - 2 * _GAP, weight=BOLD)
     head = text_block(question, _QUERY_SIZE, sheet.shape[1] - 2 * _GAP, _INK, BOLD)
     return np.concatenate([np.pad(head, ((_GAP, 0), (_GAP, _GAP), (0, 0)), constant_values=255), sheet])
+
+
+def targets_picture(image_rgb: Image, masks: npt.NDArray[np.bool_], ignore: BoolMask | None = None) -> Image:
+    """Draw all targets of an image, each in its colour of `TARGET_COLOURS` with its number, counted from 1.
+
+    Args:
+        image_rgb: (H, W, 3) uint8.
+        masks: (n, H, W) boolean; large ones lie below small ones.
+        ignore: (H, W) boolean, greyed, or None.
+
+    Returns:
+        RGB uint8 picture, at most 640 pixels on its longest side.
+
+    Raises:
+        ValueError: see `panel`.
+    """
+    _check_image(image_rgb)
+    size, picture = image_rgb.shape[:2], _rescaled(image_rgb)
+    if ignore is not None:
+        picture = _greyed(picture, _fitted(ignore, size, picture, "ignore mask"))
+    # One at a time: a record may have hundreds of masks.
+    order = [index for index in np.argsort(-masks.sum(axis=(1, 2))).tolist() if masks[index].any()]
+    for index in order:
+        mask, colour = _fitted(masks[index], size, picture, "mask"), TARGET_COLOURS[index % len(TARGET_COLOURS)]
+        picture[mask] = (0.5 * picture[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, contours, -1, (255, 255, 255), 3, cv2.LINE_AA)
+        cv2.drawContours(picture, contours, -1, colour, 2, cv2.LINE_AA)
+    for index in order:
+        mask = _fitted(masks[index], size, picture, "mask")
+        _numbered(picture, mask, str(index + 1), TARGET_COLOURS[index % len(TARGET_COLOURS)])
+    return picture
+
+
+def _numbered(picture: Image, mask: BoolMask, text: str, colour: Colour) -> None:
+    """Write a number on its colour where a mask is broadest."""
+    inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    width, height = text_width(text, _NOTE_SIZE, BOLD), line_height(_NOTE_SIZE)
+    left = min(max(int(column) - width // 2, 4), max(picture.shape[1] - width - 4, 0))
+    top = min(max(int(row) - height // 2, 1), max(picture.shape[0] - height - 1, 0))
+    cv2.rectangle(picture, (left - 4, top), (left + width + 3, top + height), colour, -1)
+    draw_text(picture, text, (left, top), _NOTE_SIZE, (255, 255, 255), BOLD)
 
 
 def contact_sheet(panels: Sequence[Image], columns: int) -> Image:

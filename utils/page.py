@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from utils.files import write_text
 from utils.page_table import Column, filtered_table
@@ -26,6 +27,8 @@ figcaption { color: #69707a; font-size: .9rem; } svg { max-width: 100%; height: 
 .scroll td.number { text-align: right; }
 .scroll td.text { min-width: 9rem; max-width: 28rem; overflow-wrap: anywhere; }
 .count { color: #69707a; font-size: .9rem; }
+dl { margin: .4rem 0; white-space: pre-wrap; } dt { font-weight: 600; } dd { margin: 0 0 0 1.2rem; }
+dd b { color: #fff; padding: 0 .3rem; border-radius: .2rem; } nav { margin: 1rem 0; }
 """
 _COLOURS = ("#2864b4", "#be3c32", "#328c50", "#965aa0")
 _WIDTH, _HEIGHT, _LEFT, _EDGE = 720, 260, 60, 30
@@ -33,6 +36,9 @@ _WIDE = "98rem"
 
 Curve = Sequence[tuple[float, float]]
 """Points (x, y), x ascending."""
+
+Words = Sequence[tuple[str, str | None]]
+"""Pieces of a text, each with the CSS colour that it stands on, or None."""
 
 
 class Page:
@@ -81,6 +87,22 @@ class Page:
     def filtered_table(self, columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         """Add a table that the browser filters and sorts, see `utils.page_table`."""
         self._parts.append(filtered_table(columns, rows))
+
+    def links(self, links: Sequence[tuple[str, str | None]]) -> None:
+        """Add a line of links by their text; an address of None leaves the text alone. Addresses are relative paths."""
+        parts = [
+            escape(text) if address is None else f'<a href="{escape(quote(address))}">{escape(text)}</a>'
+            for text, address in links
+        ]
+        self._parts.append(f"<nav>{' &middot; '.join(parts)}</nav>")
+
+    def exchange(self, question: str, answer: Words) -> None:
+        """Add a question and its answer."""
+        words = " ".join(
+            escape(text) if colour is None else f'<b style="background: {escape(colour)}">{escape(text)}</b>'
+            for text, colour in answer
+        )
+        self._parts.append(f"<dl><dt>{escape(question)}</dt><dd>{words}</dd></dl>")
 
     def curves(self, curves: Mapping[str, Curve], *, across: str, title: str) -> None:
         """Add curves by name, at least one with two points; the vertical axis begins at 0 or below."""

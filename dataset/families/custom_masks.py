@@ -24,7 +24,6 @@ from dataset.readers.labelme import is_ignored, phrase_of
 from utils.errors import DataError
 from utils.files import read_bytes
 from utils.json_text import decode_text
-from utils.progress import Bar
 
 _BACKGROUND = "background"
 _NO_MASKS = (".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".avif", ".npy")
@@ -80,6 +79,8 @@ class LabelMapForm:
     """
 
     def __init__(self, folder: Path) -> None:
+        from utils.progress import Bar  # tqdm takes a tenth of the time of --help
+
         self._label_names = folder / "labels.txt"
         self._names = _names(self._label_names)
         images = images_by_stem(folder / "images")

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import ijson
 import numpy as np
@@ -15,7 +15,9 @@ import numpy as np
 from utils.errors import DataError
 from utils.files import refuse_irregular
 from utils.json_text import foreign_content
-from utils.progress import Bar
+
+if TYPE_CHECKING:
+    from utils.progress import Bar
 
 _DEEPEST = 100
 _LONGEST_TEXT = 1 << 24
@@ -100,6 +102,8 @@ def guarded(path: Path, desc: str = "") -> Iterator[Any]:
         DataError: if it is no file, obviously no JSON, or, also while it is read, no valid JSON.
         FileNotFoundError: if there is none.
     """
+    from utils.progress import Bar  # tqdm takes a tenth of the time of --help
+
     refuse_irregular(path)
     bar = Bar(total=path.stat().st_size, unit="B", unit_scale=True, desc=desc, delay=2, leave=False)
     with path.open("rb") as file, bar:

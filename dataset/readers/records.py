@@ -28,7 +28,6 @@ from dataset.readers.json_stream import stream
 from dataset.readers.sealed import read_sealed, write_sealed
 from utils.errors import DataError
 from utils.files import new_folder
-from utils.progress import Bar
 
 VERSION = 2
 _HEADER, _RECORDS = "header", "records.bin"
@@ -255,6 +254,8 @@ def _sum(path: Path) -> int:
 
 
 def _content_hash(path: Path) -> str:
+    from utils.progress import Bar  # tqdm takes a tenth of the time of --help
+
     digest = hashlib.blake2b(digest_size=16)
     size = path.stat().st_size
     bar = Bar(total=size, unit="B", unit_scale=True, desc=f"{path.name} hash", delay=2, leave=False)
@@ -266,6 +267,8 @@ def _content_hash(path: Path) -> str:
 
 
 def _make(source: Path, folder: Path, build: Build) -> None:
+    from utils.progress import Bar  # tqdm takes a tenth of the time of --help
+
     # The same content may have come under another path, whose lock is another one.
     with FileLock(f"{folder}.lock"):
         reason = damage(folder)

@@ -11,7 +11,9 @@ from utils import distributed
 from utils.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMPI_COMM_WORLD_RANK")
+VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMPI_COMM_WORLD_RANK", "SLURM_STEP_NUM_TASKS",
+)  # fmt: skip
 
 TWO_RANKS = """
 import torch.distributed as dist
@@ -52,6 +54,14 @@ def test_a_launcher_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) ->
     before = dict(os.environ)
     distributed.ensure_single_process_environment()
     assert dict(os.environ) == before
+
+
+def test_tasks_of_srun_without_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(SettingsError, match=r"srun started 2 tasks .* scripts/train.slurm"):
+        distributed.ensure_single_process_environment()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    distributed.ensure_single_process_environment()
 
 
 def test_half_a_launch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
