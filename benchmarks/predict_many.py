@@ -25,21 +25,22 @@ from utils.pictures import save_picture
 from utils.waiting import wait_without_spinning
 
 QUESTIONS, SEED, TABLE = 3, 3, "table.jsonl"
+MORE = ("the largest object", "Where is the green object in the picture?", "Which object is highest up?")
+"""For scenes that were drawn for fewer."""
 Asked = list[tuple[str, list[str]]]
 """Path of each image, and its questions."""
 
 
 def draw(folder: Path, count: int) -> Asked:
-    """Write drawn scenes, and a table with three of the questions that each scene was drawn for."""
+    """Write drawn scenes, and a table with three questions about each."""
     asked: Asked = []
     for number in range(count):
         scene, queries = make_scene(SEED, "test", number)
         path = folder / "images" / f"{number:05d}.png"
         if not path.exists():
             save_picture(path, scene.image)
-        texts = dict.fromkeys(
-            text for texts in zip(*(query.texts for query in queries), strict=False) for text in texts
-        )
+        by_turn = zip(*(query.texts for query in queries), strict=False)
+        texts = dict.fromkeys([*(text for turn in by_turn for text in turn), *MORE])
         asked.append((str(path), list(texts)[:QUESTIONS]))
     rows = [{"image": f"images/{Path(path).name}", "questions": questions} for path, questions in asked]
     write_text(folder / TABLE, "".join(json.dumps(row) + "\n" for row in rows))

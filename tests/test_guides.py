@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 
 import cv2
+import nbclient
+import nbformat
 import numpy as np
 import psutil
 import pytest
 
+from dataset.drawn.writer import make_scene
+from dataset.readers.labelme import read_labelme
 from tests.test_train_ds import losses, scenes  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
@@ -154,3 +158,35 @@ def test_the_commands_of_every_guide_are_bash():
         for block in blocks(guide, "bash"):
             done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+def test_the_guide_of_use(clone):
+    """Every block in order, on one drawn scene."""
+    scene, _ = make_scene(7, "test", 4)
+    cv2.imwrite(str(clone / "photo.png"), cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
+    (clone / "run.py").write_text("\n".join(blocks("use", "python")))
+    installed = """python -c 'import sys; from scripts.command import main; sys.exit(main())' "$@\""""
+    commands = f"anchorseg() {{ {installed}; }}\n" + "".join(blocks("use", "bash"))
+    shell(f"python run.py > printed.txt\n{commands}", clone)
+    printed = (clone / "printed.txt").read_text()
+    assert "<SEG>" in printed and printed.count("Answer(") == 3 and str(scene.image.shape[:2]) in printed
+    assert read_labelme(clone / "photo.json").image_size == scene.image.shape[:2]
+    assert (clone / "answers" / "photo.mask1.png").is_file() and (clone / "answer.png").is_file()
+    assert len((clone / "masks" / "answers.jsonl").read_text().splitlines()) == 2
+    again = [json.loads(line) for line in (clone / "again" / "answers.jsonl").read_text().splitlines()]
+    assert [line["image"] for line in again] == ["answer.png", "photo.png"]
+    assert all(len(line["targets"]) == 1 for line in again)
+
+
+def test_the_notebook_runs_and_shows_what_it_gives():
+    notebook = nbformat.read(ROOT / "examples" / "predict.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    stored = [cell.get("outputs") for cell in notebook.cells]
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}})
+    client.execute()
+    for before, cell in zip(stored, notebook.cells, strict=True):
+        assert [sorted(output.get("data", {})) for output in before or ()] == [
+            sorted(set(output.get("data", {})) - {"image/png"}) if "image/jpeg" in output.get("data", {})
+            else sorted(output.get("data", {}))
+            for output in cell.get("outputs", ()) if output.get("name") != "stderr"
+        ]  # fmt: skip
