@@ -1,4 +1,4 @@
-"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|check-data ...`."""
+"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|app|check-data ...`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": ("eval_reasonseg", "score a model on benchmarks; on several GPUs: deepspeed --module eval_reasonseg"),
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
     "predict": ("scripts.predict", "ask one question about one image"),
+    "app": ("scripts.app", "a page on which to ask about images; needs pip install anchorseg[app]"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
 }
 

@@ -8,9 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.ablations", "scripts.check_data", "scripts.compare",
-    "scripts.convert_checkpoint", "scripts.first_answer", "scripts.make_scenes", "scripts.parameters",
-    "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart", "scripts.real_size",
+    "train_ds", "eval_reasonseg", "merge_lora_weights", "scripts.ablations", "scripts.app", "scripts.check_data",
+    "scripts.compare", "scripts.convert_checkpoint", "scripts.first_answer", "scripts.make_scenes",
+    "scripts.parameters", "scripts.parity", "scripts.predict", "scripts.queries", "scripts.quickstart",
+    "scripts.real_size",
 )  # fmt: skip
 RUN = """
 import runpy, sys
@@ -20,7 +21,7 @@ try:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 except SystemExit as stopped:
     status = stopped.code
-heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL") if module in sys.modules]
+heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL", "gradio") if module in sys.modules]
 print("imported:", heavy, "status:", status)
 """
 
