@@ -108,8 +108,9 @@ def build_page(desk: Desk, examples: Sequence[Example], *, about: str) -> gr.Blo
 def _inputs(desk: Desk) -> tuple[gr.Image, gr.Textbox, gr.Radio, gr.Button, gr.Button]:
     limits = desk.limits
     image = gr.Image(
-        label=f"Image, at most {limits.upload_mb:g} MB and {limits.pixels / 1e6:g} million pixels",
-        type="filepath", sources=["upload", "clipboard"], height=300, elem_id="image", buttons=[],
+        label="Image", type="filepath", sources=["upload", "clipboard"], height=300, buttons=[], elem_id="image",
+        placeholder=f"Drop an image here, or click.\nAt most {limits.upload_mb:g} MB and {limits.pixels / 1e6:g} "
+        "million pixels.",
     )  # fmt: skip
     question = gr.Textbox(
         label="Question", placeholder="the red cup", lines=2, max_lines=4, max_length=limits.question,
@@ -125,10 +126,12 @@ def _inputs(desk: Desk) -> tuple[gr.Image, gr.Textbox, gr.Radio, gr.Button, gr.B
 def _results(follow: gr.Button) -> Results:
     notice = gr.HTML(elem_id="notice")
     picture = gr.Image(
-        label="Answer: click a target to hide it or to show it again", type="filepath", format="png",
+        label="Answer", type="filepath", format="png",
         interactive=False, height=420, buttons=["fullscreen"], elem_id="result",
     )  # fmt: skip
-    targets = gr.CheckboxGroup([], label="Targets that are shown", visible=False, elem_id="targets")
+    targets = gr.CheckboxGroup(
+        [], label="Targets: a click here or in the picture hides one", visible=False, elem_id="targets"
+    )
     text = gr.Textbox(label="Answer in words", interactive=False, lines=1, max_lines=6, elem_id="text")
     with gr.Row():
         overlay, coco, masks = (
@@ -137,8 +140,10 @@ def _results(follow: gr.Button) -> Results:
         )
     dialogue = gr.HTML(elem_id="dialogue")
     with gr.Accordion("Spatial prior and maps of the tokens", open=False, elem_id="maps"):
-        maps = gr.Gallery(columns=4, height="auto", show_label=False, buttons=["fullscreen"], elem_id="gallery")
-    with gr.Accordion("As the model wrote it", open=False):
+        maps = gr.Gallery(
+            format="jpeg", columns=4, height="auto", show_label=False, buttons=["fullscreen"], elem_id="gallery"
+        )
+    with gr.Accordion("As the model wrote it", open=False, elem_id="raw"):
         written = gr.Textbox(show_label=False, interactive=False, lines=1, max_lines=8, elem_id="written")
     return Results(
         notice=notice, picture=picture, targets=targets, text=text, dialogue=dialogue, written=written, maps=maps,

@@ -42,6 +42,7 @@ class Visit:
         session: of that image.
         dialogue: questions with their answers in words; it starts again with a question that follows none.
         shown: the last answer.
+        folders: of the last files in `folder`.
         asking: held while the visitor's request is answered, so that two of them cannot mix.
     """
 
@@ -50,6 +51,7 @@ class Visit:
     session: ImageSession | None = None
     dialogue: tuple[tuple[str, str], ...] = ()
     shown: Shown | None = None
+    folders: list[Path] = field(default_factory=list)
     asking: Lock = field(default_factory=Lock)
 
     def open(
@@ -67,9 +69,11 @@ class Visit:
         self.dialogue = ()
 
     def new_folder(self) -> Path:
-        """A path that is not used yet for the next files; those of earlier ones are removed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return self.folder / token_hex(8)
+        """A path for the next files; the last ones stay, for a browser may be fetching them, and earlier ones go."""
+        if len(self.folders) > 1:
+            shutil.rmtree(self.folders.pop(0), ignore_errors=True)
+        self.folders.append(self.folder / token_hex(8))
+        return self.folders[-1]
 
 
 class Visits:
