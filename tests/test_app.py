@@ -128,6 +128,7 @@ class Tab:
         before = self.page.locator("#result img").get_attribute("src")
         yield
         self.page.wait_for_function("before => document.querySelector('#result img')?.src !== before", arg=before)
+        self.page.wait_for_function("document.querySelector('#result img').complete")
 
     def download(self, button: str, folder: Path) -> Path:
         with self.page.expect_download() as waiting:
@@ -282,10 +283,13 @@ def click_in_picture(tab: Tab, mask: np.ndarray) -> None:
     inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     y, x = np.unravel_index(inside.argmax(), mask.shape)
     picture = tab.page.locator("#result img")
-    box = picture.bounding_box()
-    scale = min(box["width"] / mask.shape[1], box["height"] / mask.shape[0])
-    left, top = (box["width"] - scale * mask.shape[1]) / 2, (box["height"] - scale * mask.shape[0]) / 2
-    picture.click(position={"x": left + scale * (x + 0.5), "y": top + scale * (y + 0.5)})
+    natural, size = picture.evaluate(
+        "image => [[image.naturalWidth, image.naturalHeight], [image.clientWidth, image.clientHeight]]"
+    )
+    scale = min(size[0] / natural[0], size[1] / natural[1], 1)
+    places = ((x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0])
+    across, down = ((size[axis] - natural[axis] * scale) / 2 + natural[axis] * scale * places[axis] for axis in (0, 1))
+    picture.click(position={"x": across, "y": down})
 
 
 def status(address: str, data: bytes | None = None) -> int:

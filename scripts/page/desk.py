@@ -13,7 +13,7 @@ from anchorseg.inference.predictor import AnchorSegPredictor
 from anchorseg.inference.session import ImageSession
 from scripts.page.downloads import Downloads, write_downloads
 from scripts.page.limits import MAP_PIXELS, Limits
-from scripts.page.pictures import MapPicture, map_pictures, target_at
+from scripts.page.pictures import MapPicture, map_pictures, screen_scale, target_at
 from scripts.page.visits import Shown, Visit, Visits
 from scripts.page.wording import NO_TARGET, WORDS_ALONE, readable
 from utils.errors import InputError
@@ -137,8 +137,8 @@ class Desk:
             visit.shown = replace(shown, hidden=frozenset(everyone) - frozenset(numbers))
             return self._view(visit)
 
-    def click(self, visitor: str, x: int, y: int) -> View:
-        """Hide the target whose mask holds a pixel, or show it again.
+    def click(self, visitor: str, x: float, y: float) -> View:
+        """Hide the target whose mask holds a pixel of the page's picture, or show it again.
 
         Raises:
             InputError: if there is no answer.
@@ -146,7 +146,8 @@ class Desk:
         visit = self.visits.of(visitor)
         with visit.asking:
             shown = _answered(visit)
-            number = target_at(shown.answer.targets, x, y)
+            scale = screen_scale(shown.answer.image)
+            number = target_at(shown.answer.targets, int(x / scale), int(y / scale))
             if number is not None:
                 visit.shown = shown.toggled(number)
             return self._view(visit)

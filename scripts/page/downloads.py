@@ -15,7 +15,8 @@ import numpy as np
 
 from anchorseg.inference.answer import Answer
 from anchorseg.inference.export import coco_result, mask_picture
-from scripts.page.pictures import shown_overlay
+from dataset.drawn.writer import jpeg
+from scripts.page.pictures import screen_scale, shown_overlay
 from utils.files import write_bytes
 
 IMAGE_ID = CATEGORY_ID = 1
@@ -23,8 +24,16 @@ IMAGE_ID = CATEGORY_ID = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Downloads:
-    """Files of an answer; without a target that is shown, the picture alone."""
+    """Files of an answer; without a target that is shown, pictures alone.
 
+    Attributes:
+        screen: the picture as large as the page shows it.
+        picture: at the image's size.
+        coco: COCO results.
+        masks: an archive.
+    """
+
+    screen: Path
     picture: Path
     coco: Path | None
     masks: Path | None
@@ -34,15 +43,16 @@ def write_downloads(answer: Answer, hidden: Collection[int], folder: Path) -> Do
     """Write the files of an answer's shown targets into a new folder."""
     folder.mkdir(parents=True)
     shown = [number for number in range(1, len(answer.targets) + 1) if number not in hidden]
-    picture = folder / "anchorseg.png"
+    screen, picture = folder / "screen.jpg", folder / "anchorseg.png"
+    write_bytes(screen, jpeg(shown_overlay(answer, hidden, screen_scale(answer.image))), durable=False)
     write_bytes(picture, _png(shown_overlay(answer, hidden)), durable=False)
     if not shown:
-        return Downloads(picture=picture, coco=None, masks=None)
+        return Downloads(screen=screen, picture=picture, coco=None, masks=None)
     results = json.dumps(_results(answer, shown), indent=1).encode()
     coco, masks = folder / "coco_results.json", folder / "masks.zip"
     write_bytes(coco, results, durable=False)
     write_bytes(masks, _archive(answer, shown, results), durable=False)
-    return Downloads(picture=picture, coco=coco, masks=masks)
+    return Downloads(screen=screen, picture=picture, coco=coco, masks=masks)
 
 
 def _results(answer: Answer, shown: Collection[int]) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def updates(view: View) -> list[Any]:
     labels = [(label, number) for number, label in enumerate(view.targets, start=1)]
     return [
         notice_html(view.notice, kind) if view.notice else "",
-        None if picture is None else str(picture),
+        None if files is None else str(files.screen),
         gr.CheckboxGroup(choices=labels, value=view.shown, visible=bool(labels)),
         view.text,
         dialogue_html(view.dialogue[:-1]),
@@ -76,7 +76,7 @@ def _answered(serve: Callable[[], View]) -> list[Any]:
     try:
         return updates(serve())
     except UserError as error:
-        raise gr.Error(str(error), duration=15, title="Not possible", print_exception=False) from None
+        raise gr.Error(str(error), duration=15, print_exception=False) from None
 
 
 def _path(upload: Any) -> str | None:
@@ -98,9 +98,9 @@ def build_page(desk: Desk, examples: Sequence[Example], *, about: str) -> gr.Blo
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 image, question, mode, ask, follow = _inputs(desk)
-                gr.Examples([[str(path), asked] for path, asked in examples], [image, question], label="Examples")
             with gr.Column(scale=6, min_width=320):
                 results = _results(follow)
+        gr.Examples([[str(path), asked] for path, asked in examples], [image, question], label="Examples")
         _connect(page, desk, (image, question, mode), ask, results)
     return page
 
@@ -119,7 +119,7 @@ def _inputs(desk: Desk) -> tuple[gr.Image, gr.Textbox, gr.Radio, gr.Button, gr.B
     mode = gr.Radio(MODES, value="auto", label="Answer", elem_id="mode")
     with gr.Row():
         ask = gr.Button("Ask", variant="primary", elem_id="ask")
-        follow = gr.Button("Ask as a follow-up", interactive=False, elem_id="follow")
+        follow = gr.Button("Follow up", interactive=False, elem_id="follow")
     return image, question, mode, ask, follow
 
 
@@ -130,7 +130,7 @@ def _results(follow: gr.Button) -> Results:
         interactive=False, height=420, buttons=["fullscreen"], elem_id="result",
     )  # fmt: skip
     targets = gr.CheckboxGroup(
-        [], label="Targets: a click here or in the picture hides one", visible=False, elem_id="targets"
+        [], label="Targets (a click here or in the picture hides one)", visible=False, elem_id="targets"
     )
     text = gr.Textbox(label="Answer in words", interactive=False, lines=1, max_lines=6, elem_id="text")
     with gr.Row():
@@ -169,7 +169,7 @@ def _connect(page: gr.Blocks, desk: Desk, inputs: tuple[Any, Any, Any], ask: gr.
 
     def clicked(where: gr.SelectData, request: gr.Request) -> list[Any]:
         x, y = where.index
-        return _answered(lambda: desk.click(_visitor(request), int(x), int(y)))
+        return _answered(lambda: desk.click(_visitor(request), x, y))
 
     def left(request: gr.Request) -> None:
         desk.visits.forget(_visitor(request))

@@ -15,6 +15,9 @@ from utils.overlay import COLOURS, overlay
 MAP_SIDE = 256
 """Longest side of a map's picture in pixels; maps have the resolution of the model's patches, which is lower."""
 
+SCREEN_SIDES = (640, 1600)
+"""Range of the longest side of an answer's picture on the page; the one to download has the image's size."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapPicture:
@@ -30,10 +33,21 @@ class MapPicture:
         return f"{self.target}: {self.name}"
 
 
-def shown_overlay(answer: Answer, hidden: Collection[int]) -> np.ndarray:
+def screen_scale(image: np.ndarray) -> float:
+    """By how much an image is larger on the page, so that small ones can be seen and large ones are sent quickly."""
+    longest = max(image.shape[:2])
+    return min(max(longest, SCREEN_SIDES[0]), SCREEN_SIDES[1]) / longest
+
+
+def shown_overlay(answer: Answer, hidden: Collection[int], scale: float = 1.0) -> np.ndarray:
     """The image with its targets, each in the colour of its number, without those whose numbers are hidden."""
     masks = [target.mask & (number not in hidden) for number, target in enumerate(answer.targets, start=1)]
-    return overlay(answer.image, masks)
+    if scale == 1:
+        return overlay(answer.image, masks)
+    size = _scaled_size(answer.image, scale)
+    image = cv2.resize(answer.image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    large = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0 for mask in masks]
+    return overlay(np.asarray(image, np.uint8), large)
 
 
 def target_at(targets: Sequence[Target], x: int, y: int) -> int | None:
@@ -60,13 +74,6 @@ def map_pictures(answer: Answer) -> tuple[MapPicture, ...]:
     return tuple(found)
 
 
-def _small(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    scale = min(1.0, MAP_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def colour_rules(selector: str) -> str:
     """CSS that gives the n-th label of a list the colour of target n, as a variable `--target`."""
     count = len(COLOURS)
@@ -74,3 +81,14 @@ def colour_rules(selector: str) -> str:
         f"{selector} label:nth-of-type({count}n+{place}) {{ --target: rgb{colour}; }}"
         for place, colour in enumerate(COLOURS, start=1)
     )
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    scale = min(1.0, MAP_SIDE / max(image.shape[:2]))
+    return np.asarray(cv2.resize(image, _scaled_size(image, scale), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _scaled_size(image: np.ndarray, scale: float) -> tuple[int, int]:
+    """(width, height)."""
+    height, width = image.shape[:2]
+    return max(1, round(width * scale)), max(1, round(height * scale))
