@@ -11,8 +11,8 @@ from pathlib import Path
 
 from utils.errors import SettingsError, exit_on_error
 
-VISITS, IDLE_SECONDS = 64, 1800
-"""Visitors whose image is kept, and for how long without a request."""
+IDLE_SECONDS = 1800
+"""For how long a visitor's image is kept without a request."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max_question", type=int, default=500, help="longest question in characters")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer")
     parser.add_argument("--queue", type=int, default=64, help="most requests that wait")
+    parser.add_argument("--visitors", type=int, default=32, help="most visitors whose image stays in memory")
     parser.add_argument("--concurrency", type=int, default=2, help="questions that are answered at once")
     arguments = parser.parse_args(argv)
     check(arguments)
@@ -42,7 +43,7 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         SettingsError: naming the flag.
     """
-    for name in ("max_upload_mb", "max_pixels", "max_question", "max_new_tokens", "queue", "concurrency"):
+    for name in ("max_upload_mb", "max_pixels", "max_question", "max_new_tokens", "queue", "visitors", "concurrency"):
         value = getattr(arguments, name)
         if not value > 0:
             raise SettingsError(f"--{name} is above 0, not {value:g}")
@@ -91,7 +92,7 @@ def serve_model(arguments: argparse.Namespace, folder: Path) -> None:
         arguments.model, device=arguments.device, dtype=arguments.dtype, quantization=arguments.load_in
     )
     limits = Limits(upload_mb=arguments.max_upload_mb, pixels=arguments.max_pixels, question=arguments.max_question)
-    visits = Visits(folder / "answers", most=VISITS, idle_seconds=IDLE_SECONDS)
+    visits = Visits(folder / "answers", most=arguments.visitors, idle_seconds=IDLE_SECONDS)
     desk = Desk(
         predictor=predictor, limits=limits, visits=visits, uploads=folder, max_new_tokens=arguments.max_new_tokens
     )

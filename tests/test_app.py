@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -206,6 +207,22 @@ def test_no_target_is_said_and_words_alone(tab, tmp_path):
     tab.page.click("#mode label:has-text('A mask in any case')")
     tab.ask("Is there a umbrella in this image?")
     assert tab.notice.startswith("1 target.")
+
+
+def test_a_closed_tab_is_forgotten(browser, page, tmp_path):
+    def kept() -> set[Path]:
+        return set(page.folder.glob("anchorseg-app-*/files/answers/*"))
+
+    before, (path, _, question) = kept(), scene_file(tmp_path, 2)
+    tab = Tab(browser, page.address)
+    tab.upload_and_see(path)
+    tab.ask(question)
+    (own,) = kept() - before
+    tab.close()
+    until = time.monotonic() + WAIT / 1000
+    while own.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not own.exists()
 
 
 def test_an_example_is_chosen_and_answered(tab):
@@ -436,6 +453,16 @@ def test_without_gradio_it_says_what_to_install():
     code = "import sys; sys.modules['gradio'] = None; from scripts.command import main; main(['app'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install anchorseg[app]" in done.stderr
+
+
+def test_other_machines_are_let_in_with_a_warning(gradio, monkeypatch, capsys):
+    hosts = []
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # where the framework is told its folder
+    monkeypatch.setattr(app, "serve_model", lambda arguments, folder: hosts.append(arguments.host))
+    app.main(["--host", "0.0.0.0"])
+    assert capsys.readouterr().err.startswith("warning: --host 0.0.0.0 lets every machine")
+    app.main([])
+    assert capsys.readouterr().err == "" and hosts == ["0.0.0.0", "127.0.0.1"]
 
 
 def test_addresses_of_this_machine():

@@ -37,7 +37,9 @@ class Doors:
         """Pass a request on, or answer it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http" or not OPEN.fullmatch(scope["path"]):
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        elif not OPEN.fullmatch(scope["path"]):
             await _refuse(send, 404, "There is nothing here.")
         elif scope["path"].rstrip("/") in CALLS:
             await self._read(scope, receive, send)
