@@ -261,12 +261,15 @@ def test_files_that_are_refused(tab, tmp_path):
 
 def test_several_targets_hide_and_show(gradio, browser, tmp_path):
     image, question = teach_several(tmp_path / "taught")
-    save_picture(tmp_path / "scene.png", image)
+    save_picture(tmp_path / "own" / "scene.png", image)
+    (tmp_path / "own" / "scene.txt").write_text(question)
     expected = AnchorSegPredictor.from_pretrained(tmp_path / "taught", device="cpu").session(image).predict(question)
     assert len(expected.targets) == 2
-    with served_page(tmp_path / "app", "--model", str(tmp_path / "taught")) as page:
+    flags = ("--model", str(tmp_path / "taught"), "--examples", str(tmp_path / "own"))
+    with served_page(tmp_path / "app", *flags) as page:
         tab = Tab(browser, page.address)
-        tab.upload_and_see(tmp_path / "scene.png")
+        tab.page.locator("table tbody tr").click()
+        tab.page.wait_for_selector("#image img")
         assert tab.ask(question) == expected.text
         boxes = tab.page.locator("#targets input")
         assert boxes.count() == 2 and "2 targets." in tab.notice

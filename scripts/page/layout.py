@@ -95,12 +95,13 @@ def build_page(desk: Desk, examples: Sequence[Example], *, about: str) -> gr.Blo
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, KEPT_SECONDS)) as page:
         gr.Markdown(f"# {TITLE}\n{about}", elem_id="title")
-        with gr.Row():
-            with gr.Column(scale=4, min_width=300):
+        with gr.Row(elem_id="columns"):
+            with gr.Column(scale=4, min_width=300, elem_id="left"):
                 image, question, mode, ask, follow = _inputs(desk)
-            with gr.Column(scale=6, min_width=320):
+                samples = [[str(path), asked] for path, asked in examples]
+                gr.Examples(samples, [image, question], label="Examples", elem_id="examples")
+            with gr.Column(scale=6, min_width=320, elem_id="right"):
                 results = _results(follow)
-        gr.Examples([[str(path), asked] for path, asked in examples], [image, question], label="Examples")
         _connect(page, desk, (image, question, mode), ask, results)
     return page
 
