@@ -120,8 +120,9 @@ def difference(shown: dict[str, Any], expected: Answer) -> str:
     if len(masks) != len(expected.targets):
         return f"{len(masks)} targets, not {len(expected.targets)}"
     for mask, target in zip(masks, expected.targets, strict=True):
-        union = np.count_nonzero(mask | target.mask)
-        if mask.shape != target.mask.shape or np.count_nonzero(mask & target.mask) < LEAST_IOU * union:
+        if mask.shape != target.mask.shape:
+            return f"a mask of {mask.shape}, not {target.mask.shape}"
+        if np.count_nonzero(mask & target.mask) < LEAST_IOU * np.count_nonzero(mask | target.mask):
             return "another mask"
     return ""
 
