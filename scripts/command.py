@@ -1,4 +1,4 @@
-"""The command `anchorseg` of an installation: `anchorseg train|evaluate|merge|predict|chat|check-data ...`."""
+"""The command `anchorseg` of an installation: `anchorseg train|evaluate|predict|app ...`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ COMMANDS = {
     "merge": ("merge_lora_weights", "merge a run's adapters into a model folder"),
     "predict": ("scripts.predict", "ask questions about images, folders or a table of both"),
     "chat": ("scripts.chat", "talk about an image: question, answer, next question"),
+    "app": ("scripts.app", "a page on which to ask about images; needs pip install anchorseg[app]"),
     "check-data": ("scripts.check_data", "say which datasets can train, what is missing, where it comes from"),
     "download": ("scripts.download", "list the weights and datasets of a recipe or table, and fetch the weights"),
 }

@@ -18,7 +18,8 @@ try:
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 except SystemExit as stopped:
     status = stopped.code
-heavy = [module for module in ("torch", "transformers", "deepspeed", "peft", "PIL", "tqdm") if module in sys.modules]
+known = ("torch", "transformers", "deepspeed", "peft", "PIL", "tqdm", "gradio")
+heavy = [module for module in known if module in sys.modules]
 print("imported:", heavy, "status:", status)
 """
 

@@ -286,18 +286,29 @@ def _prediction_note(iou: float | None, score: float | None) -> str:
     return "   ".join(f"{name} {value:.3f}" for name, value in notes.items() if value is not None)
 
 
+def heat_picture(image: Image, values: npt.NDArray[np.floating]) -> Image:
+    """A map over its image in grey, from its lowest value in dark to its highest in bright colours.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        values: (h, w) finite numbers over the whole image.
+    """
+    low, high = float(values.min()), float(values.max())
+    spread = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    level = np.clip(cv2.resize(spread, image.shape[1::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    picture = 0.3 * grey + 0.7 * _colours(level).astype(np.float32)
+    return np.asarray(picture.round(), np.uint8)
+
+
 def _map_tile(base: Image, values: npt.NDArray[np.floating], title: str) -> _Tile:
     values = np.asarray(values, np.float32)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise ValueError(f"{title} must be a matrix of finite numbers, got shape {values.shape}.")
     low, high = float(values.min()), float(values.max())
-    spread = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    level = np.clip(cv2.resize(spread, base.shape[1::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
-    grey = cv2.cvtColor(base, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-    picture = 0.3 * grey + 0.7 * _colours(level).astype(np.float32)
     return _Tile(
         title=title,
-        picture=picture.round().astype(np.uint8),
+        picture=heat_picture(base, values),
         note="" if high > low else f"uniform, {low:.3g} everywhere",
         legend=(f"low {low:.3g}", f"high {high:.3g}") if high > low else None,
     )

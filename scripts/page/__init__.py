@@ -1,0 +1,1 @@
+"""The page of `scripts.app`: limits, visitors, pictures, downloads, layout, server."""
