@@ -24,6 +24,19 @@ from utils.seeding import seed_torch
 SHARED = Path(os.environ.get("ANCHORSEG_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+LONGEST = (
+    "test_stopping.py", "test_train_ds.py", "test_families.py", "test_cached_training.py", "test_seams.py",
+    "test_guides.py", "test_foundation_llava.py", "test_zero3.py", "test_numerics.py", "test_run_damage.py",
+    "test_foundation_sam.py", "test_app.py", "test_predict.py", "test_real_input.py", "test_models.py",
+)  # fmt: skip
+"""Files that take longest, which come first: a long one that begins last runs alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cuda", action="store_true", help="leave the GPU visible, and run the tests marked cuda on it")
 

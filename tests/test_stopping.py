@@ -137,7 +137,7 @@ def test_an_error_in_the_validation_loses_nothing(scenes, whole, tmp_path):  # n
     program = (
         "import sys, train_ds\nfrom anchorseg.training.trainer import Trainer\n"
         "from utils.errors import DataError, exit_on_error\n"
-        "def validate(self):\n    raise DataError('export.json', 'it cannot be scored')\n"
+        "def validate(self, looks=None):\n    raise DataError('export.json', 'it cannot be scored')\n"
         "Trainer.validate = validate\nwith exit_on_error():\n    train_ds.main(sys.argv[1:])\n"
     )
     done = subprocess.run(

@@ -24,7 +24,7 @@ from anchorseg.inference.collate import make_collator
 from anchorseg.inference.inputs import Asking, AskOptions, as_rgb, check_limits
 from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.inference.session import ImageSession
-from anchorseg.method.model_folder import FILES, is_large
+from anchorseg.method.model_folder import FILES, is_large, read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.folder import PaddingAttention, load_model
@@ -100,7 +100,8 @@ class AnchorSegPredictor:
         """
         place = chosen_device(device)
         path = local_folder(shipped(folder), "the model folder", revision=revision, files=FILES)
-        refuse_without_gpu(wanted=device == "auto" and (path / "config.json").exists() and is_large(path))
+        read_config(path)  # what is no model folder is told so first
+        refuse_without_gpu(wanted=device == "auto" and is_large(path))
         model, registry = load_model(
             path, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
         )

@@ -183,11 +183,7 @@ def test_objects_reach_the_loss_and_masks_of_anchors_the_answer():
     assert losses.terms["instance_bce"] > 0 and losses.terms["instance_dice"] > 0
     predictor = AnchorSegPredictor(model, registry)
     predictor.set_image(sample.image)
-    made = generate(
-        model.eval(), make_batch(model, registry, several_images()[:1], share_prefix=False), answer=list(model.bank_ids)
-    )
-    answers = predictor.answers(made, [""] * len(made.ids))
-    (target,) = answers[0].targets
+    (target,) = predictor.predict("the red thing", mode="mask").targets
     assert target.parts.shape == target.anchor_priors.shape == (A, *target.mask.shape)
 
 
