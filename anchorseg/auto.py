@@ -72,4 +72,6 @@ class _AddingLoader(Loader):
 
     def __getattr__(self, name: str) -> object:
         """What else the loader can do, such as giving the source."""
+        if name == "_loader":  # in a copy that has none yet
+            raise AttributeError(name)
         return getattr(self._loader, name)

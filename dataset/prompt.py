@@ -157,5 +157,5 @@ class PromptEncoder:
             raise DataError(
                 record,
                 f"the conversation has {length} tokens, but at most {self.max_length} are allowed; "
-                "shorten it or raise --model_max_length",
+                "shorten it, begin a new dialogue, or raise the limit (--model_max_length, max_length)",
             )

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from dataset.readers.asked import IMAGE_SUFFIXES
 from dataset.templates.wording import Kind
 from scripts.predict import load, model_flags
 from utils.errors import UserError, exit_on_error
+from utils.files import make_folder
 from utils.waiting import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Chat:
         self._session: ImageSession | None = None
         self._last: Answer | None = None
         self._mode = "auto"
-        self._pictures = 0
+        self._pictures = max((int(p.name[:3]) for p in arguments.out.glob("[0-9][0-9][0-9].overlay.png")), default=0)
 
     @property
     def wants(self) -> str:
@@ -64,11 +66,13 @@ class Chat:
         """
         if not line:
             return HELP
-        if not line.startswith("/") or (self._session is None and Path(line).exists()):
-            return self._open(line) if self._session is None else self._ask(line)
         name, _, rest = line[1:].partition(" ")
-        if name == "image" and rest.strip():
+        if line.startswith("/image ") and rest.strip():
             return self._open(rest.strip())
+        if line.startswith("/") and Path(line).suffix.lower() in IMAGE_SUFFIXES:
+            return self._open(line)
+        if not line.startswith("/"):
+            return self._open(line) if self._session is None else self._ask(line)
         if name == "new":
             self._last = None
             return "a new dialogue about the same image"
@@ -102,6 +106,7 @@ class Chat:
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, and talk until the input ends."""
     arguments = parser().parse_args(argv)
+    make_folder(arguments.out, "--out")
     wait_without_spinning()
     chat = Chat(load(arguments), arguments)
     print(HELP)

@@ -18,10 +18,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dataset.readers.asked import TABLE_SUFFIXES, AskedImage, asked_images
+from dataset.readers.asked import IMAGE_SUFFIXES, TABLE_SUFFIXES, AskedImage, asked_images
 from dataset.templates.wording import Kind
 from utils.errors import SettingsError, UserError, exit_on_error
 from utils.pictures import SUFFIXES, check_picture_path, save_picture
+from utils.run_lock import run_lock
 from utils.waiting import wait_without_spinning
 
 if TYPE_CHECKING:
@@ -95,15 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load, ask, write; what can be wrong with the arguments is found before torch is imported."""
     arguments = parser().parse_args(argv)
     inputs, queries = list(arguments.input), list(arguments.query)
-    if len(inputs) == 2 and not queries and Path(inputs[0]).suffix.lower() not in TABLE_SUFFIXES:
+    if len(inputs) == 2 and not queries and not any(map(is_file_name, inputs[1:])):
         queries.append(inputs.pop())
-    asked = asked_images(inputs, queries)
+    one = Path(arguments.out).suffix.lower() in SUFFIXES
+    asked = asked_images(inputs, queries, out=None if one else arguments.out)
     wait_without_spinning()
-    if Path(arguments.out).suffix.lower() in SUFFIXES:
-        if len(asked) > 1 or len(asked[0].queries) > 1:
-            raise SettingsError(f"--out {arguments.out} is one picture, but there are several questions; give a folder")
-        return one_picture(arguments, asked[0])
-    return many(arguments, asked)
+    if not one:
+        with run_lock(Path(arguments.out), flags="--out"):
+            return many(arguments, asked)
+    if len(asked) > 1 or len(asked[0].queries) > 1 or arguments.resume:
+        raise SettingsError(f"--out {arguments.out} is one picture, for one question without --resume; give a folder")
+    return one_picture(arguments, asked[0])
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a word of the command line names an image or a table, and is no question."""
+    return Path(text).suffix.lower() in (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
 
 def options_of(arguments: argparse.Namespace) -> AskOptions:
@@ -123,6 +131,8 @@ def one_picture(arguments: argparse.Namespace, asked: AskedImage) -> int:
     from dataset.images import read_image
 
     image = read_image(asked.path)
+    if out.exists() and out.samefile(asked.path):
+        raise SettingsError(f"--out {arguments.out} is the image itself, which would be overwritten; give another name")
 
     from utils import drawing
 
@@ -170,16 +180,17 @@ def many(arguments: argparse.Namespace, asked: Sequence[AskedImage]) -> int:
 def settings_of(arguments: argparse.Namespace, asked: Sequence[AskedImage]) -> dict[str, Any]:
     """What the answers depend on."""
     from anchorseg.evaluation.results import identify
+    from anchorseg.inference.answer_files import INPUTS
     from anchorseg.method.model_folder import FILES
     from anchorseg.weights.shipped import shipped
     from utils.loading import local_folder
 
     names = ("mode", "kind", "max_new_tokens", "max_images", "max_rows", "dtype", "load_in", "padding_attention",
              "bank_length", "no_overlays", "no_masks")  # fmt: skip
-    of_all = hashlib.blake2b(repr([(one.path, one.queries) for one in asked]).encode("utf-8"), digest_size=16)
+    of_all = hashlib.blake2b(ascii([(one.path, one.queries) for one in asked]).encode(), digest_size=16)
     return {
         "model": identify(local_folder(shipped(arguments.model), "--model", files=FILES)).digest,
-        "inputs": of_all.hexdigest(),
+        INPUTS: of_all.hexdigest(),
         **{name: getattr(arguments, name) for name in names},
     }
 

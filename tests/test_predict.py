@@ -1,6 +1,7 @@
 """`anchorseg predict`: many images into one folder, stopped and continued; and `anchorseg chat`."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from dataset.images import read_mask
 from dataset.readers.asked import AskedImage, asked_images
 from scripts import predict
 from utils.errors import DataError, OutputExistsError, SettingsError
+from utils.run_lock import run_lock
 
 ROOT = Path(__file__).parents[1]
 QUERIES = ("the red object", "Where is the green object in the picture?")
@@ -117,7 +119,7 @@ def test_a_kill_loses_nothing(whole, photos, tmp_path):
 def test_other_settings_are_refused(whole, photos):
     with pytest.raises(OutputExistsError, match="with max_images 3, and now it is 2"):
         run(photos, whole, "--max_images", "2", "--resume")
-    with pytest.raises(OutputExistsError, match="inputs"):
+    with pytest.raises(OutputExistsError, match="other images or questions"):
         predict.main([str(photos / "more"), "--query", "x", "--max_images", "3", "--out", str(whole), "--resume"])
 
 
@@ -139,6 +141,31 @@ def test_inputs(photos, tmp_path):
     assert [Path(one.path).name for one in pattern] == ["scene 5.png", "scene 6.png"]
     assert pattern[0].queries == ("a", "b")
     assert asked_images(["missing.jpg"], ["a"]) == [AskedImage("missing.jpg", ("a",))]
+
+
+def test_names_that_are_no_text_or_too_long(photos, tmp_path):
+    odd = [b"\xff\xfe.png", ("\u6f22" * 80 + ".png").encode()]
+    for name in odd:
+        (tmp_path / os.fsdecode(name)).write_bytes((photos / "scene 1.png").read_bytes())
+    (tmp_path / ".thumbs").mkdir()
+    (tmp_path / ".thumbs" / "a.png").write_bytes((photos / "scene 1.png").read_bytes())
+    for _ in range(2):  # the folder of the answers lies in that of the images
+        assert predict.main([str(tmp_path), "--query", QUERIES[1], "--out", str(tmp_path / "out"), "--resume"]) == 0
+    assert len(lines(tmp_path / "out")) == 2
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2
+
+
+def test_the_users_files_are_not_overwritten_or_mistaken(photos, tmp_path):
+    image = tmp_path / "photo.png"
+    image.write_bytes((photos / "scene 1.png").read_bytes())
+    with pytest.raises(SettingsError, match="the image itself"):
+        predict.main([str(image), "the ball", "--out", str(image)])
+    with pytest.raises(SettingsError, match="no question"):
+        predict.main([str(image), "other.png"])
+    with pytest.raises(SettingsError, match="--out"):
+        predict.main([str(image), "the ball", "--out", str(image / "x")])
+    with run_lock(tmp_path / "out"), pytest.raises(OutputExistsError, match="in use"):
+        predict.main([str(image), "the ball", "--out", str(tmp_path / "out")])
 
 
 TABLES = {
@@ -167,6 +194,9 @@ def test_tables(name, encoding, tmp_path):
 BAD_TABLES = {
     "no.csv": ("picture,question\na.png,b\n", "lacks image"),
     "empty.csv": ("", "lacks image"),
+    "comma.csv": ("image,question\na.png,which one, the red?\n", "line 2 has more fields"),
+    "quote.csv": ('image,question\na.png,"the ball\nb.png,the cup\n', "is no CSV"),
+    "twice.csv": ("image,question,image\na.png,b,c.png\n", "names the column image twice"),
     "short.csv": ("image,question\na.png\n", 'line 2: "question" is None'),
     "rows.csv": ("image,question\n", "no row"),
     "list.jsonl": ("[1]\n", "line 1 is"),
@@ -214,7 +244,7 @@ def test_chat(photos, tmp_path):
     assert done.stdout.count("image> ") == 2 and done.stdout.count("error: ") == 2, done.stdout
     assert done.stdout.count("picture: ") == 5 and done.stdout.count("commands: ") == 3
     assert "no target" in done.stdout and "mode mask" in done.stdout
-    answers = [json.loads((out / f"00{number}.json").read_text()) for number in range(1, 6)]
+    answers = [json.loads((out / f"00{number}.answer.json").read_text()) for number in range(1, 6)]
     assert [answer["query"] for answer in answers] == [*said[2:4], "What is it?", "the moon", QUERIES[0]]
     assert answers[0]["targets"] and not answers[2]["targets"] and len(answers[3]["targets"]) == 1
     predictor = AnchorSegPredictor.from_pretrained("miniature", device="cpu")

@@ -17,7 +17,7 @@ OTHER_FRAMEWORKS = ("*.msgpack", "*.h5", "*.onnx", "*.ot")
 
 def is_hub_name(name: str) -> bool:
     """Whether a text may name a repository of the hub, OWNER/NAME."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from anchorseg.inference import export
-from utils.files import write_json
+from utils.errors import InputError
+from utils.files import to_json, write_json
 from utils.overlay import overlay
 from utils.pictures import save_picture
 
@@ -98,7 +99,7 @@ class Answer:
             category_id: of the targets.
         """
         return [
-            export.coco_result(target.mask, target.score, image_id=image_id, category_id=category_id)
+            export.coco_result(target.mask, target.score, image_id=to_json(image_id), category_id=to_json(category_id))
             for target in self.targets
         ]
 
@@ -135,14 +136,16 @@ class Answer:
             name: of the files, without suffix.
 
         Returns:
-            What was written: NAME.png, NAME.json, NAME.mask1.png, NAME.mask2.png, ...
+            What was written: NAME.overlay.png, NAME.answer.json, NAME.mask1.png, NAME.mask2.png, ...
 
         Raises:
+            InputError: for a name with a folder in it.
             OutputError: if a file cannot be written.
         """
+        if Path(name).name != name:
+            raise InputError(f"the name of saved files is {name!r}; give one without folders")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        picture, content = folder / f"{name}.png", folder / f"{name}.json"
+        picture, content = folder / f"{name}.overlay.png", folder / f"{name}.answer.json"
         save_picture(picture, self.overlay())
         write_json(content, self.to_dict())
         masks = [folder / f"{name}.mask{number}.png" for number in range(1, len(self.targets) + 1)]

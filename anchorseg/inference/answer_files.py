@@ -21,15 +21,20 @@ from utils.pictures import save_picture
 from utils.shown import shown
 
 LINES, SETTINGS, IMAGES, RESULTS = "answers.jsonl", "predict.json", "images.json", "results.json"
+INPUTS = "inputs"
+"""The setting that tells images and questions."""
 _CATEGORY = 1
+_NEEDED = {"image", "height", "width", "query", "targets"}
+_LONGEST_NAME = 120
+"""Bytes of an image's name in the names of its pictures, which file systems bound."""
 
 
 class AnswerFolder:
     """Where answers about many images go; it can be continued.
 
     Args:
-        folder: is made if it is not there.
-        settings: what the answers depend on, as JSON holds it.
+        folder: that is there.
+        settings: what the answers depend on, as JSON holds it; `INPUTS` tells images and questions.
         resume: go on where an earlier start with the same settings stopped.
         overlays: write a picture of each question.
         masks: write a PNG of each target.
@@ -45,7 +50,6 @@ class AnswerFolder:
         self.folder = folder
         self._overlays, self._masks = overlays, masks
         self._lines = folder / LINES
-        folder.mkdir(parents=True, exist_ok=True)
         if self._lines.exists() or (folder / SETTINGS).exists():
             if not resume:
                 raise OutputExistsError(f"{folder} holds answers; pass --resume to go on, or give another --out")
@@ -60,6 +64,8 @@ class AnswerFolder:
         except FileNotFoundError:
             raise _damaged(path, "it is missing") from None
         for name in sorted({*before, *settings}):
+            if name == INPUTS and before.get(name) != settings.get(name):
+                raise OutputExistsError(f"{self.folder} holds answers to other images or questions; give another --out")
             if before.get(name) != settings.get(name):
                 raise OutputExistsError(
                     f"{self.folder} holds answers with {name} {shown(before.get(name))}, and now it is "
@@ -77,6 +83,8 @@ class AnswerFolder:
                     break
                 try:
                     content = json.loads(line)
+                    if "error" not in content and not content.keys() >= _NEEDED:
+                        raise KeyError(_NEEDED)
                     found.append((int(content["image_id"]) - 1, "error" in content))
                 except (ValueError, KeyError, TypeError):
                     raise _damaged(self._lines, f"line {len(found) + 1} is damaged") from None
@@ -109,8 +117,9 @@ class AnswerFolder:
 
     def pictures(self, image: int, path: str, answers: Sequence[Answer]) -> None:
         """Write pictures and masks of the answers about image number `image`."""
+        stem = _text(Path(path).stem).encode("utf-8")[:_LONGEST_NAME].decode("utf-8", "ignore")
         for question, answer in enumerate(answers, 1):
-            name = f"{image + 1:06d}_{Path(path).stem[:80]}_{question}"
+            name = f"{image + 1:06d}_{stem}_{question}"
             if self._overlays:
                 save_picture(self.folder / "overlays" / f"{name}.png", answer.overlay())
             if self._masks:
@@ -156,13 +165,18 @@ class AnswerFolder:
 def line_of(image: int, path: str, question: int, answer: Answer) -> dict[str, Any]:
     """The line of an answer to question number `question` about image number `image`."""
     height, width = answer.image.shape[:2]
-    place = {"image_id": image + 1, "image": path, "height": height, "width": width, "question": question}
+    place = {"image_id": image + 1, "image": _text(path), "height": height, "width": width, "question": question}
     return {**place, **answer.to_dict()}
 
 
 def line_of_error(image: int, path: str, error: Exception) -> dict[str, Any]:
     """The line of an image that could not be used."""
-    return {"image_id": image + 1, "image": path, "error": str(error)}
+    return {"image_id": image + 1, "image": _text(path), "error": _text(str(error))}
+
+
+def _text(path: str) -> str:
+    """A path as text: names of files may hold bytes that are none."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _damaged(path: Path, reason: str) -> OutputExistsError:

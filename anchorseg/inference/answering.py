@@ -79,6 +79,7 @@ class Answerer:
     def answer(self, images: AskedImages, questions: Sequence[PromptedQuestion], asking: Asking) -> list[Answer]:
         """Answer questions, ascending by image, `asking.max_rows` at once."""
         found: list[Answer] = []
+        forced = asking.mode == "mask"
         for start in range(0, len(questions), asking.max_rows):
             part = questions[start : start + asking.max_rows]
             made = answer_questions(
@@ -86,8 +87,8 @@ class Answerer:
                 images.prefix,
                 [question.ids for question in part],
                 [question.row for question in part],
-                max_new_tokens=asking.max_new_tokens,
-                answer=self._forced if asking.mode == "mask" else None,
+                max_new_tokens=len(self._forced) if forced else asking.max_new_tokens,
+                answer=self._forced if forced else None,
                 targets=asking.mode != "text",
                 token_maps=asking.token_maps,
             )
@@ -104,15 +105,24 @@ class Answerer:
         for question, parts, token_maps in zip(made.target_rows.tolist(), _targets(made), maps, strict=False):
             of_questions[question].append(Target(**parts, phrase=next(phrases[question]), token_maps=token_maps))
         for question, ids, found in zip(questions, made.ids, of_questions, strict=True):
+            complete = asking.mode == "mask" or len(ids) < asking.max_new_tokens
             yield Answer(
                 query=question.query,
                 prompt=question.prompt,
                 text=self.registry.decode(ids),
                 targets=tuple(found),
                 image=pixels[question.row],
-                complete=len(ids) < asking.max_new_tokens,
-                dialogue=(*question.ids, *ids),
+                complete=complete,
+                dialogue=(*question.ids, *(ids if complete else self._without_half_bank(ids))),
             )
+
+    def _without_half_bank(self, ids: Sequence[int]) -> Sequence[int]:
+        """An answer that was cut off without the beginning of a query bank at its end, as no answer has one."""
+        inner = set(self.model.bank_ids[:-1])
+        whole = len(ids)
+        while whole and ids[whole - 1] in inner:
+            whole -= 1
+        return ids[:whole]
 
     def _named(self, maps: Tensor) -> dict[str, np.ndarray]:
         """Maps (L, H, W) by the names of their tokens; a bank with fewer latents lacks the last ones."""

@@ -13,7 +13,7 @@ import torch
 
 from dataset.images import read_image
 from dataset.templates.wording import Kind, prompt_of_query
-from utils.errors import InputError
+from utils.errors import DataError, InputError
 
 Mode = Literal["auto", "mask", "text"]
 """What is wanted: the model decides, a mask in any case, or words alone."""
@@ -42,7 +42,7 @@ class Asking:
             segmentation itself, as LISA's documented ones do; "auto" decides by the words
             (`dataset.templates.wording`). The prompt that was sent is in the answer.
         raw_prompt: the same as `kind="prompt"`: send the query as it is.
-        max_new_tokens: longest answer.
+        max_new_tokens: longest answer that the model writes.
         max_rows: most questions that are answered at once; bounds the memory.
         token_maps: give the similarity map of every token of a target's query bank (paper, Fig. 3), too.
 
@@ -72,7 +72,7 @@ class Asking:
         """
         if isinstance(queries, str | bytes) or not isinstance(queries, Sequence):
             raise InputError(
-                f"predict_batch takes a list of queries, not {_named(queries)}; write [query], or call predict(query)"
+                f"several queries are a list of queries, not {_named(queries)}; write [query], or call predict(query)"
             )
         as_it_is = self.raw_prompt or (self.mode == "text" and self.kind == "auto")
         return [prompt_of_query(_checked_query(query), "prompt" if as_it_is else self.kind) for query in queries]
@@ -85,25 +85,51 @@ def as_rgb(image: Any) -> np.ndarray:
         image: a path, read as `dataset.images.read_image` does; a PIL image, its EXIF rotation applied; a numpy array
             (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); or a torch tensor (H, W), (1, H, W), (3, H, W) or (4, H, W).
             Arrays and tensors are uint8, grey or RGB; a fourth channel is opacity and is left out, as it is for files.
+            PIL images have at most 8 bits a channel.
 
     Raises:
         InputError: for anything else; floating point numbers are refused, whose range cannot be known.
         DataError: for a file that cannot be read.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(os.fspath(image))
+        try:
+            return read_image(os.fspath(image))
+        except OSError as error:
+            raise DataError(os.fspath(image), f"the image file cannot be read ({error.strerror})") from error
     if isinstance(image, torch.Tensor):
         return _as_rgb_array(_channels_last(image), _described(image))
     if isinstance(image, np.ndarray):
         return _as_rgb_array(image, _described(image))
     if hasattr(image, "convert") and hasattr(image, "getexif"):
-        from PIL import ImageOps  # it is loaded already where there is such an image
-
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return _as_rgb_array(_of_pil(image), f"{image.size[::-1]} of mode {image.mode}")
     raise InputError(
         "an image is a path, a PIL image, a numpy array (H, W, 3) of uint8 in RGB or a torch tensor (3, H, W) of "
         f"uint8, not {_named(image)}"
     )
+
+
+def read_only(image: np.ndarray) -> np.ndarray:
+    """A view of an image that answers share, which cannot be written to."""
+    view = image.view()
+    view.flags.writeable = False
+    return view
+
+
+def _of_pil(image: Any) -> np.ndarray:
+    from PIL import ImageOps  # it is loaded already where there is such an image
+
+    if image.mode.startswith(("I", "F")):
+        raise InputError(
+            f"a PIL image of mode {image.mode} has numbers beyond 0 to 255; bring them there and convert it to L or RGB"
+        )
+    if 0 in image.size:
+        raise InputError(f"a PIL image of {image.size[0]} x {image.size[1]} pixels shows nothing")
+    try:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(
+            f"the PIL image cannot be decoded ({error}); open its file again, or fetch it again"
+        ) from error
 
 
 def _channels_last(image: torch.Tensor) -> np.ndarray:
@@ -115,8 +141,8 @@ def _channels_last(image: torch.Tensor) -> np.ndarray:
 
 def _as_rgb_array(image: np.ndarray, described: str) -> np.ndarray:
     if image.dtype != np.uint8:
-        scale = "; where they are 0 to 1, multiply by 255, round" if image.dtype.kind == "f" else ""
-        raise InputError(f"an image has numbers of uint8, 0 to 255, not {described}{scale}, and convert them to uint8")
+        scale = "where they are 0 to 1, multiply by 255 and round; then " if image.dtype.kind == "f" else ""
+        raise InputError(f"an image has numbers of uint8, 0 to 255, not {described}; {scale}convert them to uint8")
     channels = image.shape[2:] or (1,)
     if image.ndim not in (2, 3) or channels[0] not in (1, 3, 4) or 0 in image.shape:
         raise InputError(

@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 from anchorseg.inference.answer import Answer
 from anchorseg.inference.answering import Answerer, AskedImages
 from anchorseg.inference.collate import make_collator
-from anchorseg.inference.inputs import Asking, AskOptions, as_rgb, check_limits
+from anchorseg.inference.inputs import Asking, AskOptions, as_rgb, check_limits, read_only
 from anchorseg.inference.prefix import ImagePrefix, prefill_images
 from anchorseg.inference.session import ImageSession
 from anchorseg.method.model_folder import FILES, is_large, read_config
@@ -78,6 +78,7 @@ class AnchorSegPredictor:
         padding_attention: PaddingAttention = "model",
         cuda_graphs: bool = False,
         bank_length: str = "full",
+        max_length: int = 2048,
     ) -> AnchorSegPredictor:
         """Load a model folder.
 
@@ -92,6 +93,7 @@ class AnchorSegPredictor:
             padding_attention: see `load_model`; "plain" is that of the published demos.
             cuda_graphs: run the model as CUDA graphs, see `AnchorSegModel.capture_graphs`.
             bank_length: how long query banks are, see `anchorseg.method.bank_length.bank_rule`.
+            max_length: longest prompt in tokens, image and dialogue included.
 
         Raises:
             CheckpointError: see `load_model`.
@@ -106,7 +108,7 @@ class AnchorSegPredictor:
             path, dtype=dtype, quantization=quantisation or quantization, padding_attention=padding_attention
         )
         model.set_bank_length(bank_length)
-        predictor = cls(model.to(place), registry)
+        predictor = cls(model.to(place), registry, max_length=max_length)
         if cuda_graphs:
             predictor.model.capture_graphs()
         return predictor
@@ -160,7 +162,9 @@ class AnchorSegPredictor:
         return self._session().predict(query, after=after, **options)
 
     def predict_batch(self, queries: Sequence[str], **options: Unpack[AskOptions]) -> list[Answer]:
-        """Ask several questions about the image that is set, each by itself; the answers are those of `predict`.
+        """Ask several questions about the image that is set, each by itself.
+
+        The answers are those of `predict`, but for rounding.
 
         Args:
             queries: phrases, sentences or prompts.
@@ -176,14 +180,16 @@ class AnchorSegPredictor:
     def predict_images(
         self, asked: Iterable[tuple[Any, Sequence[str]]], *, max_images: int = 4, **options: Unpack[AskOptions]
     ) -> Iterator[list[Answer]]:
-        """Ask about many images, some of them read together; the answers are those of `predict_batch`.
+        """Ask about many images, some of them read together; the answers are those of `predict`, but for rounding.
+
+        An image that cannot be used ends it, with those that would have been read together.
 
         Args:
             asked: images, as `session` takes them, each with its queries; taken as they are needed.
             max_images: most images that are read together; bounds the memory.
             options: as in `predict`, of all queries.
 
-        Yields:
+        Returns:
             The answers about one image after the other, one for each query.
 
         Raises:
@@ -191,15 +197,18 @@ class AnchorSegPredictor:
             DataError: see `predict` and `session`.
         """
         check_limits(max_images=max_images)
-        asking = Asking(**options)
-        remaining = iter(asked)
+        return self._in_groups(iter(asked), max_images, Asking(**options))
+
+    def _in_groups(
+        self, remaining: Iterator[tuple[Any, Sequence[str]]], max_images: int, asking: Asking
+    ) -> Iterator[list[Answer]]:
         while group := list(islice(remaining, max_images)):
             pixels = [as_rgb(image) for image, _ in group]
             prepared = [self._answerer.prepare(row, queries, asking) for row, (_, queries) in enumerate(group)]
             questions = [question for of_image in prepared for question in of_image]
             answers: Iterator[Answer] = iter(())
             if questions:
-                images = AskedImages(pixels=pixels, prefix=self.prefill(pixels))
+                images = AskedImages(pixels=list(map(read_only, pixels)), prefix=self.prefill(pixels))
                 answers = iter(self._answerer.answer(images, questions, asking))
             for of_image in prepared:
                 yield list(islice(answers, len(of_image)))

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from anchorseg.inference.answer import Answer
 from anchorseg.inference.answering import Answerer, AskedImages
-from anchorseg.inference.inputs import Asking, AskOptions
+from anchorseg.inference.inputs import Asking, AskOptions, read_only
 from anchorseg.inference.prefix import ImagePrefix
 from utils.errors import InputError
 
@@ -24,12 +24,15 @@ class ImageSession:
         answerer: that answers.
         image: (H, W, 3) uint8 RGB.
         read: reads it.
+
+    Attributes:
+        image: the same, not to be written to.
     """
 
     def __init__(self, answerer: Answerer, image: np.ndarray, read: Callable[[], ImagePrefix]) -> None:
         self._answerer = answerer
         self._read = read
-        self.image = image
+        self.image = read_only(image)
         self._images: AskedImages | None = None
         self._reading = Lock()
 
@@ -42,8 +45,10 @@ class ImageSession:
         return self._ask(queries, None, Asking(**options))
 
     def _ask(self, queries: Sequence[str], after: Answer | None, asking: Asking) -> list[Answer]:
+        if after is not None and not isinstance(after, Answer):
+            raise InputError(f"after= takes the answer that this question follows, not a {type(after).__name__}")
         if after is not None and after.image is not self.image:
-            raise InputError("the answer that this question follows is about another image; ask in its own session")
+            raise InputError("the answer that this question follows is of another session or image; ask in its own")
         questions = self._answerer.prepare(0, queries, asking, after)
         return self._answerer.answer(self._asked(), questions, asking) if questions else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class AskedImage:
     queries: tuple[str, ...]
 
 
-def asked_images(inputs: Sequence[str], queries: Sequence[str]) -> list[AskedImage]:
+def asked_images(inputs: Sequence[str], queries: Sequence[str], *, out: str | None = None) -> list[AskedImage]:
     """The images of inputs with the questions about them, each image once, in the order of the inputs.
 
     Args:
@@ -35,6 +35,7 @@ def asked_images(inputs: Sequence[str], queries: Sequence[str]) -> list[AskedIma
             "photos/**/*.jpg"; or one table, a CSV file with the columns `image` and `question`, or JSON lines
             {"image": ..., "question": ...} or {"image": ..., "questions": [...]}, paths relative to it.
         queries: asked about every image; a table has its own and takes none.
+        out: folder of the answers, of which nothing is taken; nor is it of hidden folders.
 
     Raises:
         SettingsError: for an input that is none of these, queries beside a table, or none without one.
@@ -49,29 +50,43 @@ def asked_images(inputs: Sequence[str], queries: Sequence[str]) -> list[AskedIma
         raise SettingsError("there is no question; give --query, or a table with the columns image and question")
     if empty := [query for query in queries if not query.strip()]:
         raise SettingsError(f'the query {empty[0]!r} is empty; ask for something, such as "the red cup"')
-    paths = dict.fromkeys(path for name in inputs for path in _images(name))
+    paths = dict.fromkeys(path for name in inputs for path in _images(name, None if out is None else Path(out)))
     return [AskedImage(path, tuple(dict.fromkeys(queries))) for path in paths]
 
 
-def _images(name: str) -> Iterator[str]:
+def _images(name: str, out: Path | None) -> Iterator[str]:
     """Image files of a file, folder or pattern."""
     path = Path(name)
-    if path.is_dir():
-        found = sorted(str(file) for file in path.rglob("*") if _is_image(file))
+    if _is(Path.is_dir, path):
+        found = sorted(str(file) for file in path.rglob("*") if _is_image(file, path) and not _is_below(file, out))
         if not found:
             raise SettingsError(f"the folder {name} holds no image; looked for {', '.join(IMAGE_SUFFIXES)}")
         yield from found
-    elif path.exists() or not glob.has_magic(name):
+    elif _is(Path.exists, path) or not glob.has_magic(name):
         yield name  # one that is missing is reported with the other images that cannot be read
     else:
-        found = sorted(file for file in glob.glob(name, recursive=True) if _is_image(Path(file)))
+        matching = map(Path, glob.glob(name, recursive=True))
+        found = sorted(str(file) for file in matching if _is_image(file) and not _is_below(file, out))
         if not found:
             raise SettingsError(f"no image matches the pattern {name}")
         yield from found
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _is(test: Callable[[Path], bool], path: Path) -> bool:
+    """Whether a path is there as something; one that no file can have is not."""
+    try:
+        return test(path)
+    except OSError:
+        return False
+
+
+def _is_image(path: Path, below: Path | None = None) -> bool:
+    names = (path if below is None else path.relative_to(below)).parts if below else (path.name,)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(n.startswith(".") for n in names) and path.is_file()
+
+
+def _is_below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -94,20 +109,27 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    names = [name.strip() for name in reader.fieldnames or ()]
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise DataError(path, f"its first line is no CSV ({error})") from None
+    if twice := [name for name in ("image", "question") if names.count(name) > 1]:
+        raise DataError(path, f"its first line names the column {twice[0]} twice")
     if missing := [name for name in ("image", "question") if name not in names]:
         raise DataError(path, f"its first line must name the columns image and question; it lacks {missing[0]}")
     reader.fieldnames = names
     try:
         for row in reader:
+            if row.get(None):
+                raise DataError(path, f"line {reader.line_num} has more fields than the first; quote what has a comma")
             yield reader.line_num, row["image"], row["question"]
     except csv.Error as error:
         raise DataError(path, f"line {reader.line_num} is no CSV ({error})") from None
 
 
 def _json_rows(text: str, path: Path) -> Iterator[tuple[int, Any, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

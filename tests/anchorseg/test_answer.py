@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from anchorseg.inference.answer import Answer, Target
 from dataset.images import read_image, read_mask
 from dataset.readers.labelme import read_labelme
+from utils.errors import UserError
 from utils.overlay import COLOURS, overlay
 
 RNG = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def answer():
 
 
 def test_coco_results_are_read_by_pycocotools(answer, tmp_path: Path):
-    results = answer.to_coco(image_id=7, category_id=3)
+    results = answer.to_coco(image_id=np.int64(7), category_id=3)
     truth = {
         "images": [{"id": 7, "height": 40, "width": 60}],
         "annotations": [],
@@ -71,8 +72,10 @@ def test_saved_files(answer, tmp_path: Path):
     assert sorted(written) == sorted((tmp_path / "new").iterdir())
     for number, mask in enumerate(MASKS, 1):
         assert np.array_equal(read_mask(tmp_path / "new" / f"ring.mask{number}.png"), mask)
-    assert np.array_equal(read_image(tmp_path / "new" / "ring.png"), answer.overlay())
-    content = json.loads((tmp_path / "new" / "ring.json").read_text())
+    assert np.array_equal(read_image(tmp_path / "new" / "ring.overlay.png"), answer.overlay())
+    with pytest.raises(UserError, match="without folders"):
+        answer.save(tmp_path, "../ring")
+    content = json.loads((tmp_path / "new" / "ring.answer.json").read_text())
     assert content["query"] == "the ring" and content["text"] == "it is <SEG>" and content["complete"]
     for target, mask in zip(content["targets"], MASKS, strict=True):
         assert np.array_equal(coco_mask.decode(target["segmentation"]).astype(bool), mask)

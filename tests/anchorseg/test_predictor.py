@@ -151,6 +151,9 @@ BAD_IMAGES = {
     "float tensor": torch.zeros(3, 8, 8),
     "half tensor": torch.zeros(3, 8, 8, dtype=torch.bfloat16),
     "tensor with channels last": torch.zeros(8, 8, 3, dtype=torch.uint8),
+    "16 bits of PIL": PIL.Image.fromarray(np.zeros((8, 8), np.uint16)),
+    "float of PIL": PIL.Image.fromarray(np.zeros((8, 8), np.float32)),
+    "nothing of PIL": PIL.Image.new("RGB", (0, 5)),
 }
 
 
@@ -158,7 +161,7 @@ BAD_IMAGES = {
 def test_what_is_no_image_is_refused_in_a_sentence(predictor, name):
     predictor.set_image(RGB)
     for take in (predictor.set_image, predictor.session):
-        with pytest.raises(UserError, match=r"numpy array|an RGB image is|numbers of uint8|a tensor is an image"):
+        with pytest.raises(UserError, match=r"numpy array|an RGB|numbers of uint8|a tensor is|a PIL image of"):
             take(BAD_IMAGES[name])
     assert predictor.predict("the cup", max_new_tokens=1).prompt, "the image set before stays"
 
@@ -174,7 +177,7 @@ def test_what_is_no_query_is_refused_in_a_sentence(predictor, query):
 @pytest.mark.parametrize("queries", ["ball", b"ball", None, 3, {"ball": 1}, {"ball"}, np.array(["ball"])])
 def test_what_is_no_list_of_queries_is_refused_in_a_sentence(predictor, queries):
     predictor.set_image(RGB)
-    with pytest.raises(UserError, match="takes a list of queries"):
+    with pytest.raises(UserError, match="are a list of queries"):
         predictor.predict_batch(queries)
 
 
@@ -242,6 +245,7 @@ def test_modes(predictor):
     assert words.prompt == QUERIES[0], "sent as it is"
     assert predictor.predict("the cup", mode="text", kind="phrase", max_new_tokens=1).prompt.endswith("mask.")
     assert not predictor.predict(QUERIES[0], max_new_tokens=1).complete
+    assert predictor.predict(QUERIES[0], mode="mask", max_new_tokens=1).text == bank, "it is given, not written"
 
 
 def test_a_forced_mask_is_that_of_forced_evaluation(predictor):
@@ -272,7 +276,13 @@ def test_a_follow_up_question_is_a_further_turn_of_the_conversation(predictor):
     assert len(made.target_rows) == len(second.targets), "the first answer's target is not drawn again"
     assert np.array_equal(made.segmentation.masks[0].numpy() > 0, [target.mask for target in second.targets])
     assert_same(session.predict(QUERIES[0], max_new_tokens=20), first)
-    with pytest.raises(UserError, match="another image"):
+    cut = session.predict(QUERIES[0], max_new_tokens=4)
+    assert "<REAS_1>" in cut.text and not set(cut.dialogue) & set(registry.bank_ids), "half a bank is no answer"
+    with pytest.raises(ValueError, match="read-only"):
+        first.image[:] = 0
+    with pytest.raises(UserError, match="after= takes"):
+        session.predict("Why?", after="Sure.")
+    with pytest.raises(UserError, match="another session"):
         predictor.session(image).predict("Why?", after=first)
     with pytest.raises(UserError, match="tokens, but at most 2048"):
         session.predict("very " * 3000 + "red", after=first)
