@@ -95,6 +95,8 @@ class Sam2Backbone(nn.Module):
     PUBLISHED: ClassVar[str] = "large"
     saved_as = "sam2"
     Sizes = Sam2Sizes
+    # transformers collects these from a model's parts, to put each on one device.
+    _no_split_modules = ["Sam2MultiScaleBlock"]
 
     def __init__(self, sizes: Sam2Sizes, positions: str = "float32") -> None:
         super().__init__()
@@ -232,8 +234,7 @@ class Sam2Backbone(nn.Module):
         """
         count, side = len(queries), self.low_resolution
         if count == 0:
-            tokens = self.NUM_MASK_TOKENS
-            shapes = ((0, tokens, side, side), (0, tokens), (0, 1))
+            shapes = ((0, self.NUM_MASK_TOKENS, side, side), (0, self.NUM_MASK_TOKENS), (0, 1))
             return Sam2Masks(*(queries.new_zeros(shape) for shape in shapes))
         decoder = self.mask_decoder
         embedding, middle, fine = self.levels(features)

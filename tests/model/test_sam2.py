@@ -170,6 +170,17 @@ def test_bfloat16_is_near(positions):
     assert near.dtype == torch.bfloat16 and difference(near.float(), exact) < 0.1
 
 
+def test_the_encoder_compiles_whole():
+    """With the tracer of torch.compile alone; generating code takes minutes."""
+    backbone = drawn()
+    pixels = views(backbone, [IMAGES["wide"]])
+    with torch.no_grad():
+        expected = backbone.image_features(pixels)
+        backbone.image_encoder.compile(backend="eager", fullgraph=True)
+        assert difference(backbone.image_features(pixels), expected) < 1e-6
+    assert not any("_orig_mod" in name for name in backbone.state_dict())
+
+
 def test_no_target_gives_no_mask():
     backbone = drawn()
     nothing = torch.zeros(0, *backbone.feature_shape), torch.zeros(0, 8, backbone.prompt_width)
@@ -303,6 +314,7 @@ def test_every_head_trains_the_decoder_and_leaves_the_encoder(head):
     registry = make_registry(options.num_latents)
     seed_torch(0)
     model = AnchorSegModel(preset_config("tiny", options, registry, head=head, mask_model="sam2.1-small"))
+    assert "Sam2MultiScaleBlock" in model._no_split_modules
     set_trainable(model, "paper")
     samples = [make_sample(0, conversations=1), make_sample(1, (90, 50), conversations=1)]
     made = model(make_batch(model, registry, samples)).segmentation
