@@ -123,7 +123,7 @@ class Sam2Backbone(nn.Module):
     def published_sizes(name: str) -> Sam2Sizes:
         """See `MaskBackbone`; SAM's sizes have no meaning here."""
         raise SettingsError(
-            f"--sam_model {name} is a size of SAM, which SAM 2.1 does not have; leave the flag out, and choose the "
+            f"--sam_model {name} is a size of SAM, which SAM 2.1 does not have; use --sam_model preset, and choose the "
             f"size by --mask_model sam2.1-NAME: {', '.join(PUBLISHED_SIZES)}"
         )
 

@@ -1,5 +1,6 @@
 """SAM 2.1: transformers' own masks, features of all levels in one tensor, published files, and a step of each head."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,8 @@ from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 from anchorseg.inference.feature_cache import open_store
 from anchorseg.method.heads import head_entry
 from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.training.pretrained import join_pretrained
+from anchorseg.training.settings import ModelSettings
 from anchorseg.training.trainable import set_trainable, trainable_groups
 from anchorseg.weights.presets import preset_config
 from model import sam2_files
@@ -283,6 +286,20 @@ def test_a_folder_of_another_size_or_with_other_windows_is_refused(folder, tmp_p
     torch.save({"image_encoder.pos_embed": torch.ones(1)}, tmp_path / "sam.pth")
     with pytest.raises(CheckpointError, match=r"holds no SAM 2\.1 in transformers' layout"):
         Sam2Backbone.open_published(tmp_path / "sam.pth", MINIATURE)
+
+
+def test_a_model_is_joined_of_published_parts(folder):
+    settings = ModelSettings(
+        size="mini", version="tiny-llava", vision_pretrained=str(folder), mask_model="sam2.1-base-plus"
+    )
+    model, _, reports = join_pretrained(settings, torch.float32, seed=0)
+    wanted = Sam2Model.from_pretrained(folder).state_dict()
+    for name, value in wanted.items():
+        assert torch.equal(model.sam2.state_dict()[sam2_files.own_name(name)], value), name
+    assert any("mask_token_positions" in str(report) and "memory_attention" in str(report) for report in reports)
+    assert model.sam2.mask_token_positions.any()
+    with pytest.raises(SettingsError, match="use --sam_model preset"):
+        join_pretrained(dataclasses.replace(settings, sam_model="vit_h"), torch.float32, seed=0)
 
 
 @pytest.mark.parametrize(
