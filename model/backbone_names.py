@@ -7,6 +7,10 @@ LANGUAGE_BACKBONES: dict[str, str] = {
 }
 MASK_BACKBONES: dict[str, str] = {
     "sam": "model.sam:SamBackbone",
+    "sam2.1-large": "model.sam2:Sam2Backbone",
+    "sam2.1-base-plus": "model.sam2:Sam2BasePlus",
+    "sam2.1-small": "model.sam2:Sam2Small",
+    "sam2.1-tiny": "model.sam2:Sam2Tiny",
     "pixellm": "model.pixel_masks:PixelBackbone",
     "pixellm-published": "model.pixel_masks:PublishedPixelBackbone",
 }

@@ -53,6 +53,25 @@ def encode_places(places: Tensor, matrix: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def encode_points(
+    points: Tensor, labels: Tensor, side: int, matrix: Tensor, tables: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    """SAM's prompts (n, P + 1, C) for points; one that is no point comes last, as where no box is given.
+
+    Args:
+        points: (n, P, 2) x and y in pixels of the view.
+        labels: (n, P) 1 positive, 0 negative, -1 neither.
+        side: of the view.
+        matrix: of `encode_places`, in the type to compute in.
+        tables: embeddings (1, C) of a negative point, of a positive one, and of none, in the type of the result.
+    """
+    negative, positive, neither = tables
+    places = encode_places(2 * (points.to(matrix.dtype) + 0.5) / side - 1, matrix).to(neither.dtype)
+    is_point, is_positive = (labels >= 0).unsqueeze(2), (labels == 1).unsqueeze(2)
+    prompts = torch.where(is_point, places + torch.where(is_positive, positive, negative), neither)
+    return torch.cat([prompts, neither.expand(len(points), 1, -1)], dim=1)
+
+
 def encode_grid(matrix: Tensor, side: int) -> Tensor:
     """SAM's encoding (1, C, S, S) of the centres of a grid's cells, in the type of its matrix."""
     centres = (torch.arange(side, device=matrix.device, dtype=matrix.dtype) + 0.5) / side
@@ -218,14 +237,11 @@ class SamBackbone(nn.Module):
         encoder = self.prompt_encoder
         weight = encoder.pe_layer.positional_encoding_gaussian_matrix
         matrix = weight.float() if self.positions == "float32" else weight
-        places = encode_places(2 * (points.to(matrix.dtype) + 0.5) / self.sizes.image_size - 1, matrix)
         # Called and not read, as in `no_prior_features`.
         index = labels.new_zeros(1)
         negative, positive = (table(index) for table in encoder.point_embeddings[:2])
         neither = encoder.not_a_point_embed(index)
-        is_point, is_positive = (labels >= 0).unsqueeze(2), (labels == 1).unsqueeze(2)
-        prompts = torch.where(is_point, places.to(weight.dtype) + torch.where(is_positive, positive, negative), neither)
-        return torch.cat([prompts, neither.expand(len(points), 1, -1)], dim=1)
+        return encode_points(points, labels, self.sizes.image_size, matrix, (negative, positive, neither))
 
     def position_encoding(self) -> Tensor:
         """SAM's encoding of the grid's positions, (1, C, G, G), in the type that was chosen."""

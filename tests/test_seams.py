@@ -1,4 +1,4 @@
-"""A head, a dataset and a mask backbone, each one file and one registration, train, merge and evaluate.
+"""A head, a dataset and a mask backbone, one file and one registration each, train, merge and evaluate; READ, SAM 2.1 too.
 
 The head by itself is trained by test_guides.py, with the commands of a guide.
 """
@@ -23,9 +23,9 @@ def program(name, *flags):
 
 
 PARTS = {
-    "mask backbone": ("--mask_model", "conv"),
     "both": ("--head", "mean", "--num_latents", "1", "--temperature", "2", "--mask_model", "conv"),
-    "read": ("--head", "read", "--num_latents", "0"),
+    "sam 2.1": ("--mask_model", "sam2.1-tiny"),
+    "sam 2.1 and read": ("--head", "read", "--num_latents", "0", "--mask_model", "sam2.1-large"),
 }
 
 
@@ -40,11 +40,13 @@ def test_a_throw_away_part_trains_merges_and_evaluates(tmp_path, part):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     terms = {name.removeprefix("train/") for name in rows[0] if name.endswith(("_bce", "_dice"))}
     own = {"soft_bce", "soft_dice"} if "mean" in PARTS[part] else set()
-    own |= {f"{way}_{term}" for way in ("t2m", "m2t") for term in ("bce", "dice")} if part == "mask backbone" else set()
+    if part == "sam 2.1":
+        own |= {f"{way}_{term}" for way in ("t2m", "m2t") for term in ("bce", "dice")}
     assert terms == {"mask_bce", "mask_dice", *own}
     program("merge_lora_weights", "--run", run, "--save_path", model)
     config = json.loads((model / "config.json").read_text())
-    assert config["mask_model"] == ("conv" if "conv" in PARTS[part] else "sam")
+    flags = dict(zip(PARTS[part][::2], PARTS[part][1::2], strict=True))
+    assert config["mask_model"] == flags.get("--mask_model", "sam")
     program(
         "eval_reasonseg", "--version", model, "--dataset_dir", tmp_path, "--val_dataset", "squares|val",
         "--protocol", "both", "--output_dir", scores,

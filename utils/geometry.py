@@ -1,7 +1,8 @@
 """Geometry: every resize, pad and crop between an image, its two views and the token grid.
 
 An image of any size reaches the networks as a square *view*: its longest side scaled to the view's side, then zeros
-on the right and at the bottom. Letters: n targets, P image tokens, H W original image size.
+on the right and at the bottom; for SAM 2, both sides scaled to the view's. Letters: n targets, P image
+tokens, H W original image size.
 Sizes are (height, width).
 """
 
@@ -121,6 +122,30 @@ class CroppedView(PaddedView):
         return normalize_and_pad(middle, self.side, self.mean, self.std)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StretchedView(PaddedView):
+    """Both sides scaled to `side`, whatever their ratio, and normalized, as SAM 2's own preprocessing does it.
+
+    Bilinear with antialias, in float32 from the first value on.
+    """
+
+    @property
+    def described(self) -> tuple:
+        """See `ImageView`; Pillow has no part in the pixels."""
+        return "stretched", self.side, self.mean, self.std
+
+    def frame(self, size: Size) -> Frame:
+        """See `ImageView`."""
+        return Frame((self.side, self.side), (self.side, self.side), (self.grid, self.grid))
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """See `ImageView`."""
+        _check_rgb(image)
+        whole = (self.side, self.side)
+        pixels = resample(torch.tensor(image).permute(2, 0, 1), Resize(whole, whole, antialias=True))
+        return pixels.sub_(torch.tensor(self.mean).view(3, 1, 1)).div_(torch.tensor(self.std).view(3, 1, 1))
+
+
 def uncropped_size(size: Size, side: int) -> Size:
     """Size of an image of which a square crop of `side` shows the middle: as much is added before as behind.
 
@@ -143,6 +168,11 @@ def padded_frame(size: Size, side: int, grid: int) -> Frame:
     return Frame(longest_side_size(size, side), (side, side), (grid, grid))
 
 
+def _check_rgb(image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"An image is {image.shape} {image.dtype}: convert it to RGB, (H, W, 3) uint8.")
+
+
 def resize_longest_side(image: np.ndarray, longest: int) -> np.ndarray:
     """Resize so that the longest side is `longest`: bilinear with antialias, on whole grey levels.
 
@@ -159,8 +189,7 @@ def resize_longest_side(image: np.ndarray, longest: int) -> np.ndarray:
     Raises:
         ValueError: if the image is not (H, W, 3) uint8.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"An image is {image.shape} {image.dtype}: convert it to RGB, (H, W, 3) uint8.")
+    _check_rgb(image)
     height, width = longest_side_size(image.shape[:2], longest)
     narrowed = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
     return np.array(narrowed.resize((width, height), Image.Resampling.BILINEAR))
@@ -241,9 +270,15 @@ def tokens_to_map(responses: Tensor, frame: Frame, size: Size) -> Tensor:
     return _through_view(responses.unflatten(1, frame.grid), frame, size)
 
 
-def map_to_prompt(maps: Tensor, side: int = 256) -> Tensor:
-    """Shrink (n, H, W) maps to SAM's mask prompt (n, 1, side, side): antialiased, zeros right and below."""
-    size = longest_side_size((maps.shape[1], maps.shape[2]), side)
+def map_to_prompt(maps: Tensor, side: int = 256, *, padded: bool = True) -> Tensor:
+    """Shrink (n, H, W) maps to SAM's mask prompt (n, 1, side, side): antialiased, as the image lies in its view.
+
+    Args:
+        maps: over the image.
+        side: of the prompt.
+        padded: zeros right and below, as in a `PaddedView`; otherwise stretched, as in a `StretchedView`.
+    """
+    size = longest_side_size((maps.shape[1], maps.shape[2]), side) if padded else (side, side)
     return _pad(resample(maps, Resize(size, size, antialias=True)), (side, side))[:, None]
 
 
@@ -289,3 +324,16 @@ def upscale_masks(low_resolution: Tensor, frame: Frame, size: Size) -> Tensor:
         (n, H, W) float32 logits.
     """
     return _through_view(low_resolution, frame, size)
+
+
+def stretch_masks(low_resolution: Tensor, size: Size) -> Tensor:
+    """Bring mask logits over a `StretchedView` to the original image, bilinear in one step, as SAM 2 does.
+
+    Args:
+        low_resolution: (n, h, w) logits.
+        size: (H, W).
+
+    Returns:
+        (n, H, W) float32 logits.
+    """
+    return resample(low_resolution, Resize(size, size))

@@ -63,7 +63,11 @@ class ModelSettings(HeadSettings):
         help="CLIP folder or hub name, for LLaVA's original layout; refused where LLaVA holds its CLIP",
         may_change=True,
     )
-    vision_pretrained: str | None = setting(None, help="SAM weights, sam_vit_h_4b8939.pth", may_change=True)
+    vision_pretrained: str | None = setting(
+        None,
+        help="weights of the mask backbone: sam_vit_h_4b8939.pth; for SAM 2.1 a folder facebook/sam2.1-hiera-NAME",
+        may_change=True,
+    )
     sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(
         "preset", help="size that --vision_pretrained must have; the presets 7b and 13b have vit_h", may_change=True
     )

@@ -39,6 +39,8 @@ _PARTS = (
     ("language model", "llava."),
     ("image encoder of the masks", "sam.image_encoder."),
     ("mask decoder", "sam."),
+    ("image encoder of the masks", "sam2.image_encoder."),
+    ("mask decoder", "sam2."),
     ("mask decoder", "pixel_decoder."),
     ("head", ""),
 )

@@ -60,10 +60,14 @@ SAM = Weights(
     sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     size=2_564_550_879,
 )
+SAM2 = tuple(
+    _hub(f"facebook/sam2.1-hiera-{size}", "Apache-2.0", gigabytes)
+    for size, gigabytes in {"tiny": 0.16, "small": 0.18, "base-plus": 0.32, "large": 0.9}.items()
+)
 RELEASED_REASON_SEG = _hub("rui-qian/hf-AnchorSeg-7b_reason_seg_val_llava1.5_ema", RELEASED)
 RELEASED_GREFCOCO = _hub("rui-qian/hf-AnchorSeg-7b_grefer_seg_llava1.5_ema", RELEASED)
 
-EVERY = (*LLAVA.values(), *ORIGINAL_LLAVA, CLIP, SAM, RELEASED_REASON_SEG, RELEASED_GREFCOCO)
+EVERY = (*LLAVA.values(), *ORIGINAL_LLAVA, CLIP, SAM, *SAM2, RELEASED_REASON_SEG, RELEASED_GREFCOCO)
 
 
 def named(path: str) -> Weights | None:

@@ -195,3 +195,32 @@ def test_a_crop_shows_the_middle(size):
     assert float(shown[size[0] // 2, size[1] // 2]) == pytest.approx(1)
     if share < 0.9:
         assert shown.flip(0, 1).isclose(shown, atol=0.05).all() and not shown[0, 0].isclose(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("size", [(50, 20), (20, 50), (1, 90), (33, 33)])
+def test_a_stretched_view_is_sam2s_and_maps_lie_in_it_as_the_image(size):
+    view = geometry.StretchedView(side=32, grid=2, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    image = make_image(*size)
+    unit = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    resized = F.interpolate(unit, (32, 32), mode="bilinear", align_corners=False, antialias=True)[0]
+    # ImageNet's statistics on the unit scale, after the resize.
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+    torch.testing.assert_close(view.pixels(image), (resized - mean) / std, rtol=1e-5, atol=1e-5)
+    frame = view.frame(size)
+    assert frame == Frame((32, 32), (32, 32), (2, 2)) and geometry.patch_validity(frame).all()
+    grey = torch.tensor(image[None, :, :, 0]) / 255
+    prompt = geometry.map_to_prompt(grey, 32, padded=False)
+    torch.testing.assert_close(prompt[0, 0], resized[0], rtol=1e-5, atol=1e-5)
+
+
+def test_stretched_masks_cover_the_image():
+    masks = torch.tensor([[[1.0, -1.0], [-1.0, -1.0]]])
+    found = geometry.stretch_masks(masks, (40, 20))
+    assert torch.equal(found, F.interpolate(masks[None], (40, 20), mode="bilinear", align_corners=False)[0])
+    assert (found > 0)[0].nonzero().amax(dim=0).tolist() < [20, 10]
+
+
+def test_a_stretched_view_takes_rgb_bytes_alone():
+    view = geometry.StretchedView(side=32, grid=2, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
+    with pytest.raises(ValueError, match="convert it to RGB"):
+        view.pixels(np.zeros((4, 4), np.uint8))
