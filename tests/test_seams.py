@@ -1,4 +1,4 @@
-"""A head, a dataset and a mask backbone, one file and one registration each, train, merge and evaluate; READ, SAM 2.1 too.
+"""A head, a dataset and a mask backbone, one file and one line each, train, merge and evaluate; READ and SAM 2.1, too.
 
 The head by itself is trained by test_guides.py, with the commands of a guide.
 """
