@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(given.weights_dir)
     print("\n".join([*weight_lines(needs, folder), *data_lines(needs, Path(given.dataset_dir))]), flush=True)
     chosen = choose(needs, given.weights, given.revision)
-    if given.fetch:
+    if given.fetch and not chosen:
+        print("no weights are needed, so nothing was fetched")
+    elif given.fetch:
         fetch_weights(chosen, folder, given.revision)
     elif needs.weights:
         print("nothing was fetched; --fetch fetches the weights")
@@ -123,13 +125,13 @@ def fetch_weights(chosen: Sequence[Weights], folder: Path, revision: str | None)
         OutputExistsError: if another file has the place of one, or another process fetches into the folder.
         SettingsError: if the folder cannot be written or has too little room.
     """
-    from utils.fetching import fetch
+    from utils.fetching import bytes_left, fetch
     from utils.run_lock import run_lock
 
     folder = make_folder(folder, "--weights_dir")
     with run_lock(folder, "--weights_dir"):
         missing = list(missing_files(chosen, folder, revision))
-        total, free = sum(file.size for _, file in missing), shutil.disk_usage(folder).free
+        total, free = sum(bytes_left(file, target) for target, file in missing), shutil.disk_usage(folder).free
         if total > free:
             raise SettingsError(
                 f"--weights_dir {folder} has {free:,} bytes free, but {total:,} are needed; give another"
@@ -142,12 +144,12 @@ def fetch_weights(chosen: Sequence[Weights], folder: Path, revision: str | None)
 
 def missing_files(chosen: Sequence[Weights], folder: Path, revision: str | None) -> Iterator[tuple[Path, RemoteFile]]:
     """The files that are not there, and the folder of each; says of every weights how many they are, and how large."""
-    from utils.fetching import is_there
+    from utils.fetching import bytes_left, is_there
 
     for weights in chosen:
         target, files = remote_files(weights, folder, revision)
         lacking = [file for file in files if not is_there(file, target)]
-        total = sum(file.size for file in lacking)
+        total = sum(bytes_left(file, target) for file in lacking)
         count = f"{len(lacking)} of {len(files)} files to fetch, {total:,} bytes"
         print(f"{weights.name}: {count}, into {target}", flush=True)
         yield from ((target, file) for file in lacking)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from utils.errors import OutputExistsError, SettingsError, exit_on_error
+from utils.files import make_folder
 from utils.settings import Settings, parse, setting, to_dict
 
 if TYPE_CHECKING:
@@ -55,10 +56,29 @@ class ScoreSettings(Settings):
 def main(argv: list[str] | None = None) -> None:
     """Read the settings and the predictions, then score them."""
     settings = parse(ScoreSettings, sys.argv[1:] if argv is None else argv, description=__doc__)
-    for path in (settings.output, settings.report, settings.list):
-        if path is not None and Path(path).exists():
-            raise OutputExistsError(f"{path} exists and is not overwritten; move it away, or give another name")
+    prepare_outputs(settings)
     run(settings)
+
+
+def prepare_outputs(settings: ScoreSettings) -> None:
+    """Refuse outputs that are there, and make the folders of the others, before the work.
+
+    Raises:
+        OutputExistsError: if a file, or the folder of a report's pictures, is there.
+        SettingsError: if a folder cannot be written.
+    """
+    flags = {"output": settings.output, "report": settings.report, "list": settings.list}
+    given = {flag: Path(path) for flag, path in flags.items() if path is not None}
+    for flag, path in given.items():
+        if path.exists():
+            raise OutputExistsError(f"{path} exists and is not overwritten; move it away, or give another name")
+        if flag == "report" and path.with_suffix("").exists():
+            raise OutputExistsError(
+                f"{path.with_suffix('')} exists, but the pictures of --report {path} go there; move it away, or give "
+                "another name"
+            )
+    for flag, path in given.items():
+        make_folder(path.parent, f"--{flag} {path}: the folder")
 
 
 def run(settings: ScoreSettings) -> None:

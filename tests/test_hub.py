@@ -182,6 +182,28 @@ def test_more_than_the_disk_holds_is_not_begun(hub, llava, sam, tmp_path, monkey
         download.main(["--preset", "7b", "--weights_dir", str(tmp_path), "--fetch"])
 
 
+def test_what_a_broken_transfer_left_needs_no_room(hub, llava, sam, tmp_path, monkeypatch, capsys):
+    have = 100_000
+    digest = hashlib.sha256(sam).hexdigest()
+    (tmp_path / f".sam_vit_h_4b8939.pth.{digest[:16]}.part").write_bytes(sam[:have])
+    usage = dataclasses.make_dataclass("Usage", ["free"])
+    flags = ["--preset", "7b", "--weights", "sam_vit_h_4b8939.pth", "--weights_dir", str(tmp_path), "--fetch"]
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage(len(sam) - have - 1))
+    with pytest.raises(SettingsError, match="bytes free, but 50,000 are needed"):
+        download.main(flags)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: usage(len(sam) - have))
+    download.main(flags)
+    assert (tmp_path / "sam_vit_h_4b8939.pth").read_bytes() == sam
+    assert "1 of 1 files to fetch, 50,000 bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", [("--table", "7"), ("--preset", "tiny")])
+def test_where_no_weights_are_needed_none_are_said_to_be_there(tmp_path, capsys, what):
+    assert download.main([*what, "--weights_dir", str(tmp_path / "w"), "--fetch"]) == 0
+    said = capsys.readouterr().out
+    assert "no weights are needed" in said and "all weights are in" not in said and not (tmp_path / "w").exists()
+
+
 def test_names_that_lead_out_of_the_folder_are_refused(hub, llava, tmp_path):
     llava["../../evil.json"] = b"{}"
     with pytest.raises(CheckpointError, match=r"outside of its folder"):

@@ -83,6 +83,19 @@ def is_there(file: RemoteFile, folder: Path) -> bool:
     )
 
 
+def bytes_left(file: RemoteFile, folder: Path) -> int:
+    """Bytes of a file that are still to be fetched; what a broken transfer left is not fetched again."""
+    part = _part(file, folder)
+    have = part.stat().st_size if part.exists() else 0
+    return file.size - have if have <= file.size else file.size
+
+
+def _part(file: RemoteFile, folder: Path) -> Path:
+    """Where a broken transfer leaves a file; the digest in its name keeps parts of other revisions apart."""
+    path = folder / file.path
+    return path.with_name(f".{path.name}.{file.digest[:16]}.part")
+
+
 def fetch(file: RemoteFile, folder: Path) -> Path:
     """Fetch a file that is not there. What a broken transfer left is kept beside it, and the next call goes on from it.
 
@@ -93,8 +106,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
 
     path = folder / file.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The digest in its name keeps parts of other revisions apart.
-    part = path.with_name(f".{path.name}.{file.digest[:16]}.part")
+    part = _part(file, folder)
     have = part.stat().st_size if part.exists() else 0
     if have > file.size:
         part.unlink()

@@ -124,8 +124,9 @@ def _row(tag: str, cells: Sequence[str]) -> str:
 
 
 def _figure(source: str, caption: str) -> str:
+    address = escape(quote(source))
     return (
-        f'<figure><a href="{escape(source)}"><img loading="lazy" src="{escape(source)}" alt="{escape(caption)}"></a>'
+        f'<figure><a href="{address}"><img loading="lazy" src="{address}" alt="{escape(caption)}"></a>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
+from urllib.parse import quote
 
 _SHOWN = 200
 """Rows that are in the document at once; the rest follows by a button."""
@@ -130,7 +131,7 @@ def filtered_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) 
     """
     content = {
         "columns": [{"title": column.title, "kind": column.kind} for column in columns],
-        "rows": [list(row) for row in rows],
+        "rows": [[_cell(*each) for each in zip(columns, row, strict=True)] for row in rows],
         "shown": _SHOWN,
     }
     return (
@@ -140,6 +141,11 @@ def filtered_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) 
         f'<script type="application/json">{_inert(json.dumps(content, ensure_ascii=False, allow_nan=False))}</script>'
         f"<script>{_SCRIPT}</script></div>"
     )
+
+
+def _cell(column: Column, value: object) -> object:
+    """A value as the script takes it: a link as an address."""
+    return quote(str(value)) if column.kind == "link" and value is not None else value
 
 
 def _inert(text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -24,7 +24,14 @@ from utils.files import read_bytes
 from utils.json_text import decode_text, parse_json
 from utils.shown import shown
 
+_NAMED = 5
+"""Most keys that a message names."""
 _SUFFIXES = (".json", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_COMMON = ("benchmark", "protocol", "question", "query", "segmentation", "size", "score", "category_id", "bbox", "area",
+           "id", "iscrowd", "phrase")  # fmt: skip
+_OWN = ("record", "index", "masks", "found", "answer", "cut", *_COMMON)
+"""What a line of one's own may have: what --list, --save_predictions and COCO write."""
+_COCO = ("image_id", *_COMMON)
 Question = int | str
 """The number of a question in its record, or its words in lower case."""
 
@@ -50,6 +57,8 @@ class Given:
         found: whether there is such an object; None: if a mask has a pixel.
         answer: the system's words, or None.
         cut: whether they were cut off.
+        about: record and question, for messages.
+        queries: the words that the file has for the question, in lower case.
     """
 
     place: str
@@ -57,6 +66,8 @@ class Given:
     found: bool | None = None
     answer: str | None = None
     cut: bool = False
+    about: str = ""
+    queries: tuple[str, ...] = ()
 
     def reply(self, size: tuple[int, int]) -> Reply:
         """The reply about an image of (height, width).
@@ -92,6 +103,7 @@ class Predictions:
         by_index: by the number of the sample in its benchmark and that of the question, with the key of the record.
         by_file: by the name of a mask's file, RECORD or RECORD_QUESTION.
         protocol: how the questions were asked, if the file says so.
+        benchmark: whose questions they are, if the file says so.
     """
 
     path: Path
@@ -99,6 +111,7 @@ class Predictions:
     by_index: dict[tuple[int, int], tuple[str, Given]] = field(default_factory=dict)
     by_file: dict[str, Given] = field(default_factory=dict)
     protocol: Protocol | None = None
+    benchmark: str | None = None
 
     @property
     def all(self) -> list[Given]:
@@ -110,7 +123,7 @@ class Predictions:
         """The prediction for question `number` of sample `index`.
 
         Raises:
-            DataError: if two predictions are for it, or the one by its index is about another record.
+            DataError: if two predictions are for it, or the one for it is about another record or other words.
         """
         key, words = record_key(sample.record), words_key(sample.questions[number].text)
         named = self.by_question.get(key, {})
@@ -126,6 +139,12 @@ class Predictions:
             found.append(indexed[1])
         if len(found) > 1:
             raise DataError(found[1].place, f"question {number} of {key} has a prediction already, at {found[0].place}")
+        for said in found[0].queries if found else ():
+            if said != words:
+                raise DataError(
+                    found[0].place, f'question {number} of {key} is {shown(words)}, but its "query" is {shown(said)}; '
+                    "number the questions as --list does, or leave the number or the words out"
+                )  # fmt: skip
         return found[0] if found else None
 
 
@@ -145,7 +164,7 @@ def _read_folder(path: Path) -> Predictions:
     found = Predictions(path)
     for file in sorted(path.iterdir()):
         if file.suffix.lower() == ".png" and not file.name.startswith("."):
-            found.by_file[file.stem] = Given(place=str(file), masks=(file,))
+            found.by_file[file.stem] = Given(place=str(file), masks=(file,), about=file.stem)
     if not found.by_file:
         raise DataError(path, "the folder holds no .png; give a folder of masks RECORD.png or RECORD_QUESTION.png")
     return found
@@ -156,20 +175,45 @@ def _read_file(path: Path) -> Predictions:
     entries = list(_lines(text, path) if not text.lstrip().startswith("[") else _list(text, path))
     if not entries:
         raise DataError(path, "it holds no prediction; give a JSON line for each question")
-    protocols = {content.get("protocol") for _, content in entries}
-    (protocol,) = protocols if len(protocols) == 1 else (None,)
-    found = Predictions(path, protocol=protocol if protocol in ("forced", "symmetric", "generate") else None)
-    objects: dict[tuple[str, Question], list[tuple[str, object]]] = {}
+    protocol = cast(Protocol | None, _one_name(entries, "protocol", get_args(Protocol)))
+    found = Predictions(path, protocol=protocol, benchmark=_one_name(entries, "benchmark"))
+    objects: dict[tuple[str, Question], list[Given]] = {}
     for place, content in entries:
-        if "image_id" in content:
+        if "image" in content and ("targets" in content or "error" in content):
+            _add(found, _of_predict(content, place), place)
+        elif "image_id" in content:
+            _refuse_unknown(content, _COCO, place)
             key = (_record(content, "image_id", place), _question(content, place))
-            objects.setdefault(key, []).append((place, _segmentation(content, place)))
+            objects.setdefault(key, []).append(
+                Given(place=place, masks=_one_mask(content, place), queries=_queries(content, place))
+            )
         else:
             _add(found, content, place)
     for (record, question), parts in objects.items():
-        given = Given(place=parts[0][0], masks=tuple(mask for _, mask in parts))
+        given = Given(
+            place=parts[0].place,
+            masks=tuple(mask for part in parts for mask in part.masks),
+            about=_about(record, question),
+            queries=tuple(words for part in parts for words in part.queries),
+        )
         _put(found, record, question, given)
     return found
+
+
+def _one_name(entries: list[tuple[str, Mapping[str, Any]]], key: str, allowed: tuple[str, ...] = ()) -> str | None:
+    """What the entries that name a benchmark or protocol call it."""
+    first: str | None = None
+    for place, content in entries:
+        name = content.get(key)
+        if name is None:
+            continue
+        if not isinstance(name, str) or (allowed and name not in allowed):
+            words = f"one of {', '.join(allowed)}" if allowed else "a name"
+            raise DataError(place, f'"{key}" is {shown(name)}; it must be {words}, or left out')
+        if first is not None and name != first:
+            raise DataError(place, f'"{key}" is {shown(name)}, but {shown(first)} before; give each a file of its own')
+        first = name
+    return first
 
 
 def _text(path: Path) -> str:
@@ -182,10 +226,28 @@ def _text(path: Path) -> str:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    _refuse_one_object(text, path)
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{path}, line {number}"
             yield place, _object(_parsed(line, place), place)
+
+
+def _refuse_one_object(text: str, path: Path) -> None:
+    """Refuse an object over several lines, and a whole COCO data set."""
+    first = text.strip().split("\n", 1)[0]
+    try:
+        parse_json(first.encode("utf-8"), decode_text)
+    except ValueError:
+        try:
+            whole = parse_json(text.encode("utf-8"), decode_text)
+        except ValueError:
+            return  # no JSON at all: the line that is none is named
+        if isinstance(whole, dict) and not isinstance(whole.get("annotations"), list):
+            raise DataError(
+                path, "it is one object over several lines; give a list, or JSON lines, each an object of one line"
+            ) from None
+        _object(whole, str(path))
 
 
 def _list(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -204,7 +266,40 @@ def _parsed(text: str, place: str) -> Any:
 def _object(value: object, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DataError(place, f'it is {shown(value)}; a prediction is an object with "record", "question" and "masks"')
+    if isinstance(value.get("annotations"), list):
+        raise DataError(
+            place, 'it is a whole COCO data set, but must be a list or JSON lines; give a list such as its '
+            '"annotations", with the names of the images as "image_id"'
+        )  # fmt: skip
     return value
+
+
+def _refuse_unknown(content: Mapping[str, Any], allowed: tuple[str, ...], place: str) -> None:
+    unknown = [shown(name) for name in content if name not in allowed]
+    if unknown:
+        raise DataError(
+            place, f"it has {', '.join(unknown[:_NAMED])}, which is not read; leave that out (allowed: "
+            f"{', '.join(allowed)})"
+        )  # fmt: skip
+
+
+def _of_predict(content: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """A line of the answers.jsonl of scripts.predict as one of one's own; it numbers questions by its own order."""
+    if content.get("error") is not None:
+        raise DataError(
+            place, f"it is of an image that could not be used, {shown(content['error'])}; mend the image and predict "
+            "again, or remove the line"
+        )  # fmt: skip
+    targets = content.get("targets")
+    if not isinstance(targets, list) or not all(isinstance(target, dict) for target in targets):
+        raise DataError(place, f'"targets" is {shown(targets)}; it must be a list of objects with "segmentation"')
+    return {
+        "record": content.get("image"),
+        "question": content.get("query"),
+        "masks": [mask for target in targets for mask in _one_mask(target, place)],
+        "answer": content.get("text"),
+        "cut": content.get("complete") is False,
+    }
 
 
 def _record(content: Mapping[str, Any], name: str, place: str) -> str:
@@ -225,36 +320,67 @@ def _question(content: Mapping[str, Any], place: str) -> Question:
     )
 
 
-def _segmentation(content: Mapping[str, Any], place: str) -> object:
-    if content.get("segmentation") is None:
-        raise DataError(place, 'it has no "segmentation"; leave the entry out, or give run lengths or polygons')
-    return content["segmentation"]
+def _queries(content: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    query = content.get("query")
+    if query is None:
+        return ()
+    if not isinstance(query, str):
+        raise DataError(place, f'"query" is {shown(query)}; it must be the words of the question, or left out')
+    return (words_key(query),)
+
+
+def _about(record: str, question: Question) -> str:
+    return f"{shown(record)}, question {shown(question)}"
+
+
+def _one_mask(content: Mapping[str, Any], place: str) -> tuple[object, ...]:
+    """The mask of `segmentation`; none where it is null or []."""
+    if "segmentation" not in content:
+        raise DataError(place, 'it has no "segmentation"; give run lengths or polygons, or [] for no target')
+    return () if content["segmentation"] in (None, []) else (content["segmentation"],)
+
+
+def _masks(content: Mapping[str, Any], place: str) -> tuple[object, ...]:
+    """The masks of `masks` or `segmentation`, of which one must be there."""
+    masks = content.get("masks")
+    if masks is not None and not isinstance(masks, list):
+        raise DataError(place, f'"masks" is {shown(masks)}; it must be a list of run lengths or polygons')
+    if "masks" not in content and "segmentation" not in content:
+        raise DataError(
+            place, 'it has neither "masks" nor "segmentation"; give a list of run lengths or polygons, or [] for no '
+            "target"
+        )  # fmt: skip
+    one = _one_mask(content, place) if "segmentation" in content else ()
+    if masks is not None and one:
+        raise DataError(place, 'it has both "masks" and "segmentation"; give one of them')
+    return one if masks is None else tuple(masks)
 
 
 def _add(found: Predictions, content: Mapping[str, Any], place: str) -> None:
     """Put a prediction of one question in."""
-    masks = content.get("masks")
-    if masks is None:
-        masks = [] if content.get("segmentation") is None else [content["segmentation"]]
-    if not isinstance(masks, list):
-        raise DataError(place, f'"masks" is {shown(masks)}; it must be a list of run lengths or polygons')
+    _refuse_unknown(content, _OWN, place)
+    record, question, index = _record(content, "record", place), _question(content, place), content.get("index")
     kinds = {"found": (bool, "true or false"), "answer": (str, "a text"), "cut": (bool, "true or false")}
     for name, (kind, words) in kinds.items():
         if content.get(name) is not None and not isinstance(content[name], kind):
             raise DataError(place, f'"{name}" is {shown(content[name])}; it must be {words}, or left out')
     given = Given(
         place=place,
-        masks=tuple(masks),
+        masks=_masks(content, place),
         found=content.get("found"),
         answer=content.get("answer"),
         cut=bool(content.get("cut")),
+        about=_about(record, question),
+        queries=_queries(content, place),
     )
-    record, question, index = _record(content, "record", place), _question(content, place), content.get("index")
     if index is None:
         _put(found, record, question, given)
         return
-    if not isinstance(index, int) or isinstance(index, bool) or not isinstance(question, int):
-        raise DataError(place, '"index" and "question" must be the numbers of a sample and of its question, from 0')
+    if not isinstance(index, int) or isinstance(index, bool) or index < 0 or not isinstance(question, int):
+        raise DataError(
+            place, f'"index" is {shown(index)} and "question" {shown(question)}; they must be the numbers of a sample '
+            "and of its question, from 0"
+        )  # fmt: skip
     if found.by_index.setdefault((index, question), (record, given))[1] is not given:
         raise DataError(place, f"question {question} of sample {index} has a prediction already")
 

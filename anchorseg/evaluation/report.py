@@ -7,10 +7,9 @@ earlier one keep their pictures where their rows are still those of the pictures
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from anchorseg.evaluation.grouping import LENGTHS, SIZES, kind_of, length_group, size_group
@@ -58,7 +57,7 @@ def pictures_folder(report: Path, asked: Asked) -> Path:
 
 
 def write_pictures(report: Path, asked: Asked, shown: Mapping[Group, Sequence[Shown]]) -> None:
-    """Write the pictures of one benchmark and protocol beside a report, in the place of earlier ones.
+    """Write the pictures of one benchmark and protocol beside a report, in the place of earlier ones; other files stay.
 
     Raises:
         OutputError: if they cannot be written.
@@ -68,9 +67,8 @@ def write_pictures(report: Path, asked: Asked, shown: Mapping[Group, Sequence[Sh
 
 
 def _write_pictures(folder: Path, shown: Mapping[Group, Sequence[Shown]]) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_listed(folder)
     listed = []
     for group, pictures in shown.items():
         for number, each in enumerate(pictures):
@@ -80,6 +78,18 @@ def _write_pictures(folder: Path, shown: Mapping[Group, Sequence[Shown]]) -> Non
                 {"group": group, "index": each.index, "question": each.question, "iou": each.iou, "file": name}
             )
     write_json(folder / _LIST, listed)
+
+
+def _remove_listed(folder: Path) -> None:
+    """Remove the pictures that the list of an earlier report names, and the list; other files stay."""
+    try:
+        names = [each["file"] for each in read_json(folder / _LIST, kind=list)]
+    except (FileNotFoundError, DataError, KeyError, TypeError):
+        return
+    for name in names:
+        if isinstance(name, str) and name == PurePath(name).name and (folder / name).is_file():
+            (folder / name).unlink()
+    (folder / _LIST).unlink()
 
 
 def write_report(report: Path, title: str, entries: Mapping[Asked, Entry]) -> None:

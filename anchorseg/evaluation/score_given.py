@@ -15,6 +15,7 @@ from dataset.sample import Protocol, Sample
 from dataset.source import Benchmark
 from utils.errors import DataError
 from utils.progress import Bar
+from utils.shown import shown
 
 _NAMED = 5
 """Most predictions or questions that a message names."""
@@ -27,17 +28,27 @@ class _Replied(Dataset[tuple[Sample, list[Reply], list[str | None]]]):
     source: Benchmark
     asked: Protocol
     given: Predictions
+    rejects: bool
+    """Whether a question may have masks and yet be rejected, as an evaluation's own files have it."""
 
     def __getitem__(self, index: int) -> tuple[Sample, list[Reply], list[str | None]]:
         sample = self.source.evaluation_sample(index, protocol=self.asked)
         size = (sample.image.shape[0], sample.image.shape[1])
         found = [self.given.find(index, number, sample) for number in range(len(sample.questions))]
-        nothing = Given(place="", masks=())
         return (
             sample,
-            [(given or nothing).reply(size) for given in found],
+            [self._reply(given or Given(place="", masks=()), size) for given in found],
             [given.place if given else None for given in found],
         )
+
+    def _reply(self, given: Given, size: tuple[int, int]) -> Reply:
+        reply = given.reply(size)
+        if not reply.found and reply.masks.any() and not self.rejects:
+            raise DataError(
+                given.place, '"found" is false, but its masks have pixels; leave "found" out, or give "masks": [] for '
+                "no target"
+            )  # fmt: skip
+        return reply
 
 
 def score_given(
@@ -62,13 +73,19 @@ def score_given(
         see: each is called with every prediction, as in `Evaluator.evaluate`.
 
     Raises:
-        DataError: if a question has no prediction or two, a prediction is about nothing in the benchmark, or a mask
-            cannot be used.
+        DataError: if a question has no prediction or two, a prediction is about nothing in the benchmark or another
+            one, contradicts itself, or a mask cannot be used.
     """
     check_benchmark(name, source, protocol)
+    if given.benchmark not in (None, name):
+        raise DataError(
+            given.path, f'its "benchmark" is {shown(given.benchmark)}, but {shown(name)} is scored; score the one that '
+            'the predictions are of, or leave "benchmark" out of them'
+        )  # fmt: skip
     scoring = SCORINGS[source.scoring]
+    rejects = scoring.rejects and protocol != "generate"
     read = DataLoader(
-        _Replied(source, protocol, given),
+        _Replied(source, protocol, given, rejects),
         batch_size=None,
         sampler=range(len(source)),
         num_workers=min(workers, len(source)),
@@ -109,17 +126,23 @@ class _Check:
 
     def finish(self) -> None:
         """Refuse what is missing, and predictions about nothing."""
-        self._refuse_missing(1)
-        unknown = [given.place for given in self._given.all if given.place not in self._used]
+        self._refuse_missing(1, so_far="")
+        unknown = self._unknown()
         if unknown:
             raise DataError(
                 self._given.path, f"{len(unknown)} of its predictions are about no question of the benchmark: "
                 f"{'; '.join(unknown[:_NAMED])}; --list writes the questions and their names"
             )  # fmt: skip
 
-    def _refuse_missing(self, fewest: int) -> None:
+    def _unknown(self) -> list[str]:
+        """Record, question and place of each prediction that was for no question so far."""
+        return [f"{each.about} ({each.place})" for each in self._given.all if each.place not in self._used]
+
+    def _refuse_missing(self, fewest: int, so_far: str = " so far") -> None:
         if len(self._missing) >= fewest and not self._missing_is_empty:
+            unknown = self._unknown()
+            others = f"; predictions for no question{so_far}: {'; '.join(unknown[:_NAMED])}" if unknown else ""
             raise DataError(
-                self._given.path, f"it has no prediction for {'; '.join(self._missing[:_NAMED])}; add them (without "
-                '"masks" for no target), or count them as empty with --missing empty; --list writes the names of all'
+                self._given.path, f"it has no prediction for {'; '.join(self._missing[:_NAMED])}{others}; add them "
+                '("masks": [] for no target), or count them as empty with --missing empty; --list writes all names'
             )  # fmt: skip

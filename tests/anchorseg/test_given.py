@@ -10,6 +10,7 @@ import pytest
 from anchorseg.evaluation.given import read_predictions, record_key
 from anchorseg.evaluation.predictions import Recorder
 from anchorseg.evaluation.score_given import score_given
+from anchorseg.inference import export
 from dataset.drawn.writer import write_scenes
 from dataset.readers.folder import DataFolder
 from dataset.registry import open_benchmark
@@ -130,7 +131,7 @@ def test_a_folder_of_masks(truths, scored, tmp_path, pattern):
 
 
 def test_an_answer_without_a_pixel_says_that_there_is_nothing(truths, scored, tmp_path):
-    entries = [{"record": name, "answer": "none"} for name, _, _ in truths]
+    entries = [{"record": name, "answer": "none", "segmentation": None} for name, _, _ in truths]
     entries[0]["masks"] = [encode_runs(np.zeros_like(truths[0][2]))]
     entries[1]["masks"] = [encode_runs(truths[1][2])]
     result = scored(write_lines(tmp_path / "p.jsonl", entries))["generate"]
@@ -150,7 +151,10 @@ def changed(**values):
 
 
 REFUSED = {
-    "unknown": (lambda entries: [*entries, {"record": "nowhere.jpg"}], r"1 of its predictions are about no question"),
+    "unknown": (
+        lambda entries: [*entries, {"record": "nowhere.jpg", "masks": []}],
+        r"1 of its predictions are about no question of the benchmark: 'nowhere', question 0 \(.*line 5\)",
+    ),
     "twice": (
         lambda entries: [*entries, entries[1]],
         r"line 5: question 0 of .* has a prediction already, at .*line 2",
@@ -166,6 +170,23 @@ REFUSED = {
     "record": (changed(record=None), r'"record" is None; it must be the name of a record'),
     "found": (changed(found="yes"), r'"found" is \'yes\'; it must be true or false'),
     "index": (changed(index=2), r"sample 2 of the benchmark is .*, but the prediction is about"),
+    "negative index": (changed(index=-1), r'"index" is -1 and "question" 0; they must be the numbers'),
+    "unfilled": (
+        lambda entries: [{"record": "a"}],
+        r'line 1: it has neither "masks" nor "segmentation"; .* or \[\] for',
+    ),
+    "mistyped": (changed(mask={}), r"line 1: it has 'mask', which is not read; leave that out \(allowed: record, "),
+    "two forms": (changed(segmentation=[[1, 1, 2, 2, 3, 1]]), r'it has both "masks" and "segmentation"'),
+    "benchmark": (changed(benchmark="ReasonSeg|test"), r"is 'ReasonSeg\|test', but 'ReasonSeg\|val' is scored"),
+    "protocol": (changed(protocol=["x"]), r"\"protocol\" is \['x'\]; it must be one of forced, symmetric, generate"),
+    "protocols": (
+        lambda entries: [
+            {**each, "protocol": name} for each, name in zip(entries, ["forced", "generate"], strict=False)
+        ],
+        r"line 2: \"protocol\" is 'generate', but 'forced' before",
+    ),
+    "query": (changed(query="a unicorn"), r"question 0 of .* is .*, but its \"query\" is 'a unicorn'"),
+    "not found": (changed(found=False), r'line 1: "found" is false, but its masks have pixels; leave'),
     "a number": (lambda entries: [*entries, 7], r"line 5: it is 7; a prediction is an object"),
     "nothing": (lambda entries: [], r"it holds no prediction"),
 }
@@ -180,6 +201,58 @@ def test_what_does_not_fit_is_refused_and_named(truths, scored, tmp_path, kind):
             entry["question"] = truths[0][1]
     with pytest.raises(DataError, match=message):
         scored(write_lines(tmp_path / "p.jsonl", entries))
+
+
+def test_names_that_match_nothing_are_shown_with_what_is_missing(truths, scored, tmp_path):
+    entries = [{**FORMS["masks"](*truth), "record": f"other_{truth[0]}"} for truth in truths]
+    with pytest.raises(
+        DataError, match=rf"no prediction for .*{truths[0][0]}.*no question: 'other_.*, question 0 \(.*1\)"
+    ):
+        scored(write_lines(tmp_path / "p.jsonl", entries))
+
+
+@pytest.mark.parametrize(
+    ("value", "indent", "message"),
+    [
+        ({"record": "a", "masks": []}, 1, "it is one object over several lines; give a list, or JSON lines"),
+        ({"images": [], "annotations": []}, 1, "a whole COCO data set, but must be a list or JSON lines"),
+        ({"images": [], "annotations": []}, None, "a whole COCO data set, but must be a list or JSON lines"),
+    ],
+)
+def test_an_object_that_is_no_line_is_named(tmp_path, value, indent, message):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps(value, indent=indent))
+    with pytest.raises(DataError, match=message):
+        read_predictions(path)
+
+
+def test_answers_of_predict_are_scored(truths, scored, tmp_path):
+    entries = [
+        {"image_id": number, "image": f"/photos/{name}.jpg", "height": 1, "width": 1, "question": 1, "query": query,
+         "prompt": "p", "text": "It is <SEG>.", "complete": number > 1,
+         "targets": [{**export.run_lengths(mask), "score": 0.5, "phrase": None}]}
+        for number, (name, query, mask) in enumerate(truths, start=1)
+    ]  # fmt: skip
+    result = scored(write_lines(tmp_path / "answers.jsonl", entries))["generate"]
+    assert result["giou"] == 1.0 and [row["cut"] for row in result["rows"]] == [True, False, False, False]
+    error = {"image_id": 1, "image": "a.jpg", "error": "no picture"}
+    with pytest.raises(DataError, match=r"an image that could not be used, 'no picture'"):
+        scored(write_lines(tmp_path / "answers.jsonl", [error, *entries]))
+
+
+def test_outputs_are_checked_and_their_folders_made_before_the_work(truths, scored, tmp_path):
+    path = write_lines(tmp_path / "p.jsonl", [FORMS["masks"](*truth) for truth in truths])
+    deep = tmp_path / "new" / "deep"
+    assert scored(path, "--report", str(deep / "a#b?c%20.html"))["generate"]["giou"] == 1.0
+    assert (deep / "a#b?c%20.html").is_file()
+    with pytest.raises(SettingsError, match=r"--report .*: the folder .*p\.jsonl is a file"):
+        scored(path, "--report", str(path / "r.html"))
+    mine = tmp_path / "rep" / "ReasonSeg_val" / "generate" / "p.jsonl"
+    mine.parent.mkdir(parents=True)
+    shutil.copy(path, mine)
+    with pytest.raises(OutputExistsError, match=r"rep exists, but the pictures of --report .*rep\.html go there"):
+        scored(mine, "--report", str(tmp_path / "rep.html"))
+    assert mine.is_file()
 
 
 def test_text_that_is_no_json_is_refused(scored, tmp_path):
@@ -200,7 +273,7 @@ def test_two_samples_of_one_name_are_told_apart_by_their_index(trained, tmp_path
 
             return dataclasses.replace(super().evaluation_sample(index, protocol=protocol), record="same")
 
-    one = {"record": "same", "question": 0}
+    one = {"record": "same", "question": 0, "masks": []}
     ask = {"name": "set", "protocol": "forced"}
     with pytest.raises(DataError, match=r'fits two questions of the benchmark, .* tell them apart by "index"'):
         score_given(Same("reason"), read_predictions(write_lines(tmp_path / "a", [one])), **ask)
@@ -212,6 +285,8 @@ def test_the_list_of_questions_is_a_file_to_be_filled_in(truths, scored, scenes,
     path = tmp_path / "questions.jsonl"
     flags = ["--benchmark", "ReasonSeg|val", "--dataset_dir", str(scenes), "--index_dir", str(tmp_path / "index")]
     score.main([*flags, "--list", str(path)])
+    with pytest.raises(DataError, match=r'line 1: it has neither "masks" nor "segmentation"'):
+        scored(path)
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert [entry["query"] for entry in entries] == [query for _, query, _ in truths]
     for entry, (_, _, mask) in zip(entries, truths, strict=True):

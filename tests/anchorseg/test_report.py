@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -104,6 +105,29 @@ def test_pictures_of_other_rows_are_not_shown(tmp_path):
     assert not read(path).pictures
     (tmp_path / "report" / "set_val" / "generate" / "pictures.json").write_text('[{"group": 3}]')
     write_report(path, "Evaluation", {ASKED: entry})
+
+
+def test_only_the_pictures_of_an_earlier_report_are_removed(tmp_path):
+    path, folder = tmp_path / "report.html", tmp_path / "report" / "set_val" / "generate"
+    written(path, 40)
+    (folder / "mine.txt").write_text("mine")
+    (tmp_path / "outside.jpg").write_text("mine")
+    shown = json.loads((folder / "pictures.json").read_text())
+    shown.append({**shown[0], "file": "../../../outside.jpg"})
+    (folder / "pictures.json").write_text(json.dumps(shown))
+    written(path, 8)
+    assert (folder / "mine.txt").exists() and (tmp_path / "outside.jpg").exists()
+    left = {each["file"] for each in json.loads((folder / "pictures.json").read_text())}
+    assert {file.name for file in folder.iterdir()} == {*left, "pictures.json", "mine.txt"}
+
+
+def test_addresses_of_pictures_are_quoted(tmp_path):
+    path = tmp_path / "a#b?c%20.html"
+    written(path, 8)
+    linked = [row[-1] for row in content(path)["rows"] if row[-1]]
+    addresses = [*read(path).pictures, *linked]
+    assert linked and all((tmp_path / unquote(address)).is_file() for address in addresses)
+    assert not any(letter in address for letter in "#?" for address in addresses)
 
 
 def test_few_pictures_are_held_however_many_are_seen():

@@ -67,7 +67,10 @@ def test_json_texts(data, tmp_path_factory):
 def test_predictions(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "predictions"
     mask = encode_runs(np.eye(5, 4, dtype=bool))
-    lines = [{"record": "a.jpg", "question": 0, "masks": [mask], "found": True}, {"record": "b", "question": "the cup"}]
+    lines = [
+        {"record": "a.jpg", "question": 0, "masks": [mask], "found": True},
+        {"record": "b", "question": "the cup", "masks": None},
+    ]
     listed = [
         {"image_id": "a", "segmentation": mask},
         {"image_id": 3, "question": 1, "segmentation": [[0, 0, 3, 0, 3, 3]]},
