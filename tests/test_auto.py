@@ -13,10 +13,8 @@ from anchorseg.weights.shipped import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = {
-    "anchorseg first": "import anchorseg, transformers; heavy()",
-    "transformers first": "import transformers, anchorseg; heavy()",
+    "anchorseg first, and another library in between": "import anchorseg, transformers; heavy(); import peft",
     "Auto classes first": "from transformers import AutoModel; import anchorseg",
-    "another library in between": "import anchorseg, peft",
 }
 CODE = """
 import sys

@@ -87,6 +87,7 @@ def test_the_folder_is_read_strictly_and_by_transformers_itself(trained):
     assert whole.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=4, do_sample=False).shape[1] > ids.shape[1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_weights(trained, tmp_path):
     state = trained.with_name("tiny-llava.state")
     whole = torch.load(state, weights_only=True)["model"]

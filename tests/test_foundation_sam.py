@@ -94,6 +94,7 @@ def test_the_file_is_read_strictly_and_by_segment_anything_itself(trained):
     assert torch.allclose(estimates, quality, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_weights(trained, tmp_path):
     file = tmp_path / "again.pth"
     train(file, "--steps", "6", "--stop_after", "3")

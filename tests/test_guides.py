@@ -123,7 +123,7 @@ def test_a_job_that_runs_out_of_time_is_saved_and_goes_on(scenes, cluster, tmp_p
         "--epochs", "1", "--steps_per_epoch", "6", "--batch_size", "1", "--print_freq", "1", "--no_eval",
         "--warmup_steps", "2", "--workers", "0",
     ]  # fmt: skip
-    given = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2",
+    given = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "1",
              "SLURM_JOB_ID": str(os.getpid()), "STEP": str(step)}  # fmt: skip
     path = {"PATH": f"{cluster}{os.pathsep}{environment()['PATH']}"}
     job = ["bash", str(SCRIPT), *arguments]
