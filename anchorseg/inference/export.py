@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from dataset.run_lengths import encode_runs
 from utils.geometry import Size
 
 LABELME_VERSION = "5.5.0"
@@ -22,9 +23,9 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     Returns:
         `segmentation`, with `size` [H, W] and `counts` as text; `bbox` [x, y, width, height] and `area` in pixels.
     """
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    encoded = encode_runs(mask)
     return {
-        "segmentation": {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")},
+        "segmentation": encoded,
         "bbox": [float(side) for side in coco_mask.toBbox(encoded)],
         "area": int(coco_mask.area(encoded)),
     }
