@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.mask_tokens import MaskTokenTable
 from model.sam_attention import SamAttention
 from model.sam_files import PUBLISHED_SIZES, SamSizes, check_size, load_published
 from utils.derived import Derived
@@ -144,7 +145,7 @@ def _mask_decoder(sizes: SamSizes) -> nn.Module:
     )
 
 
-class SamBackbone(nn.Module):
+class SamBackbone(MaskTokenTable, nn.Module):
     """SAM's parts, called so that one feature map serves all targets of its image, batched over images.
 
     Args:
@@ -152,7 +153,6 @@ class SamBackbone(nn.Module):
         positions: type in which the encoding of positions is computed, float32 or that of the weights.
     """
 
-    NUM_MASK_TOKENS = 4
     saved_as = "sam"
     Sizes = SamSizes
 
@@ -190,21 +190,6 @@ class SamBackbone(nn.Module):
     def load_published(self, files: TensorFiles, dtype: torch.dtype) -> LoadReport:
         """See `MaskBackbone`."""
         return load_published(self, files, dtype)
-
-    def _drawn_positions(self) -> Tensor:
-        return torch.randn(self.NUM_MASK_TOKENS, self.prompt_width) * self.prompt_width**-0.5
-
-    def draw_new(self, dtype: torch.dtype) -> None:
-        """Draw the table of mask-token positions, which is new."""
-        self.mask_token_positions = nn.Parameter(self._drawn_positions().to(dtype))
-
-    def trained(self) -> dict[str, list[nn.Parameter]]:
-        """See `MaskBackbone`."""
-        return {
-            "mask decoder": list(self.mask_decoder.parameters()),
-            "prompt encoder": list(self.prompt_encoder.parameters()),
-            "mask-token table": [self.mask_token_positions],
-        }
 
     def condition(self, features: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
         """Add the priors to features (N, C, G, G), element-wise, as SAM adds its mask prompts."""

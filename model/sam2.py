@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Sam2Model
 
+from model.mask_tokens import MaskTokenTable
 from model.sam import encode_grid, encode_points
 from model.sam2_files import PUBLISHED_SIZES, Sam2Sizes, load_published, open_published
 from utils.derived import Derived
@@ -83,7 +84,7 @@ class Sam2ImageEncoder(nn.Module):
         return torch.cat([level.flatten(1).unflatten(1, (-1, *side)) for level in levels], dim=1)
 
 
-class Sam2Backbone(nn.Module):
+class Sam2Backbone(MaskTokenTable, nn.Module):
     """SAM 2.1's parts, called so that one set of features serves all targets of its image, batched over images.
 
     Args:
@@ -91,7 +92,6 @@ class Sam2Backbone(nn.Module):
         positions: type in which the encoding of positions is computed, float32 or that of the weights.
     """
 
-    NUM_MASK_TOKENS = 4
     PUBLISHED: ClassVar[str] = "large"
     saved_as = "sam2"
     Sizes = Sam2Sizes
@@ -135,21 +135,6 @@ class Sam2Backbone(nn.Module):
     def load_published(self, files: TensorFiles, dtype: torch.dtype) -> LoadReport:
         """See `MaskBackbone`."""
         return load_published(self, files, dtype)
-
-    def _drawn_positions(self) -> Tensor:
-        return torch.randn(self.NUM_MASK_TOKENS, self.prompt_width) * self.prompt_width**-0.5
-
-    def draw_new(self, dtype: torch.dtype) -> None:
-        """Draw the table of mask-token positions, which is new."""
-        self.mask_token_positions = nn.Parameter(self._drawn_positions().to(dtype))
-
-    def trained(self) -> dict[str, list[nn.Parameter]]:
-        """See `MaskBackbone`; the convolutions of the high-resolution levels are the image encoder's."""
-        return {
-            "mask decoder": list(self.mask_decoder.parameters()),
-            "prompt encoder": list(self.prompt_encoder.parameters()),
-            "mask-token table": [self.mask_token_positions],
-        }
 
     def image_features(self, images: Tensor) -> Tensor:
         """Encode (B, 3, S, S) normalized SAM 2 views to (B, 4 C, G, G), all levels of an image as one tensor."""
