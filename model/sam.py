@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from model.mask_tokens import MaskTokenTable
 from model.sam_attention import SamAttention
 from model.sam_files import PUBLISHED_SIZES, SamSizes, check_size, load_published
+from model.sam_patches import PatchProjection
 from utils.derived import Derived
 from utils.geometry import Frame, Size, map_to_prompt, upscale_masks
 from utils.loading import LoadReport
@@ -114,6 +115,7 @@ def _image_encoder(sizes: SamSizes) -> nn.Module:
         window_size=sizes.window_size,
         global_attn_indexes=sizes.global_attention,
     )
+    encoder.patch_embed.proj = PatchProjection(encoder.patch_embed.proj)
     for block in encoder.blocks:
         # Windows are the attention's own; for a block that has none, all attention is over the whole grid.
         block.attn, block.window_size = SamAttention(block.attn, block.window_size), 0

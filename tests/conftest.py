@@ -19,6 +19,7 @@ from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import preset_config
 from dataset.batch import Batch
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
+from utils.numerics import choose_numerics
 from utils.seeding import seed_torch
 
 SHARED = Path(os.environ.get("ANCHORSEG_SHARED", Path(__file__).parents[2] / "shared"))
@@ -50,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Where a test marked `cuda` runs."""
+    """Where a test marked `cuda` runs, with the numerics of the product's own commands."""
+    choose_numerics(deterministic=False, tf32=False)
     return torch.device("cuda" if request.config.getoption("--cuda") else "cpu")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.cuda_graphs import Kept, Recorder, Recording, shapes_of
@@ -20,15 +21,22 @@ class CapturedGradient:
 
     Args:
         function: of tensors to a tensor that depends on nothing else but weights.
+        module: whose parts the function reads its weights from.
         weights: those that train.
         record: makes recordings; of nothing that runs between both passes, which would write over what is kept.
         keep: most combinations of shapes that are kept; the one unused for longest goes.
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], weights: Sequence[Tensor], record: Recorder, *, keep: int = 8
+        self,
+        function: Callable[..., Tensor],
+        module: nn.Module,
+        weights: Sequence[nn.Parameter],
+        record: Recorder,
+        *,
+        keep: int = 8,
     ) -> None:
-        self._function, self._weights, self._record = function, tuple(weights), record
+        self._function, self._module, self._weights, self._record = function, module, tuple(weights), record
         self._kept = Kept[Hashable, "_Recorded"](keep)
         self._seen: set[Hashable] = set()
         self._calls = 0
@@ -43,14 +51,51 @@ class CapturedGradient:
         if key not in self._seen:  # shapes that never come again are not worth a recording
             self._seen.add(key)
             return self._function(*inputs)
-        recorded = self._kept.get(key, lambda: _Recorded(self._function, inputs, self._weights, self._record))
+        recorded = self._kept.get(key, lambda: self._recorded(inputs))
         self._calls += 1
         return _Replay.apply(self, recorded, *inputs, *self._weights)
+
+    def _recorded(self, inputs: Sequence[Tensor]) -> _Recorded:
+        return _Recorded(self._function, inputs, _Aliases(self._module, self._weights), self._record)
 
     @property
     def calls(self) -> int:
         """How many passes were replayed."""
         return self._calls
+
+
+class _Aliases:
+    """Tensors of the weights' memory with gradients of their own.
+
+    Who has hooked a weight's gradient, as DeepSpeed does, keeps autograd's node of it, and with it the stream it was
+    made on, which a capture must not wait for.
+
+    Attributes:
+        weights: themselves.
+        tensors: an alias of each.
+    """
+
+    def __init__(self, module: nn.Module, weights: Sequence[nn.Parameter]) -> None:
+        self.weights, self.tensors = weights, [weight.detach().requires_grad_() for weight in weights]
+        alias_of = {id(weight): alias for weight, alias in zip(weights, self.tensors, strict=True)}
+        self._places: list[tuple[dict[str, Any], str, Tensor]] = [
+            (part._parameters, name, alias_of[id(weight)])
+            for part in module.modules()
+            for name, weight in part._parameters.items()
+            if id(weight) in alias_of
+        ]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module's parts find them where the weights are."""
+        kept = [parameters[name] for parameters, name, _ in self._places]
+        for parameters, name, alias in self._places:
+            parameters[name] = alias
+        try:
+            yield
+        finally:
+            for (parameters, name, _), weight in zip(self._places, kept, strict=True):
+                parameters[name] = weight
 
 
 class _Recorded:
@@ -60,13 +105,13 @@ class _Recorded:
         self,
         function: Callable[..., Tensor],
         inputs: Sequence[Tensor],
-        weights: Sequence[Tensor],
+        aliases: _Aliases,
         record: Recorder,
     ) -> None:
         self._inputs = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs]
-        self._weights = weights
+        self._aliases, self._weights = aliases, aliases.weights
         self._function = function
-        self._wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *weights]
+        self._wanted = [*(tensor for tensor in self._inputs if tensor.requires_grad), *aliases.tensors]
         self._forward: Recording[Tensor] = record(self._pass_forward)
         self._gradient = torch.zeros_like(self._output)
         self._backward: Recording[tuple[Tensor, ...]] = record(self._pass_backward)
@@ -74,7 +119,7 @@ class _Recorded:
         del self._output
 
     def _pass_forward(self) -> Tensor:
-        with torch.enable_grad():
+        with torch.enable_grad(), self._aliases.in_place():
             self._output = self._function(*self._inputs)
         return self._output.detach()
 

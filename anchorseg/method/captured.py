@@ -117,7 +117,7 @@ class CapturedTraining:
         # As it is where its projector trains.
         self._features = None if language.trained() else CapturedCall(self._one_feature, of_encoders)
         self._encode = CapturedCall(lambda pixels: (model.masks.image_features(pixels),), of_encoders)
-        self._states = CapturedGradient(language.hidden_states, weights, of_language_model)
+        self._states = CapturedGradient(language.hidden_states, language.adapted, weights, of_language_model)
         self.embed = language.embed
 
     def encode(self, pixels: Tensor) -> Tensor:

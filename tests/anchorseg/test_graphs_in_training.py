@@ -50,7 +50,16 @@ def recorder_on(device: torch.device) -> AgainRecorder | CudaRecorder:
     return CudaRecorder() if device.type == "cuda" else AgainRecorder()
 
 
-def cubic(weights: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
+def weights_of(*values: torch.Tensor) -> torch.nn.ParameterList:
+    return torch.nn.ParameterList(values)
+
+
+def captured_call(function: Callable[..., torch.Tensor], weights: torch.nn.ParameterList) -> CapturedGradient:
+    device = weights[0].device
+    return CapturedGradient(function, weights, list(weights), recorder_on(device))
+
+
+def cubic(weights: torch.nn.ParameterList) -> Callable[..., torch.Tensor]:
     def function(values: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         return (values @ weights[0]) ** 3 * weights[1] + whole
 
@@ -60,9 +69,8 @@ def cubic(weights: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
 @pytest.mark.cuda
 def test_gradients_of_inputs_and_weights(device):
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(4, 3, generator=generator).to(device).requires_grad_(), torch.ones(3, device=device)]
-    weights[1].requires_grad_()
-    captured = CapturedGradient(cubic(weights), weights, recorder_on(device))
+    weights = weights_of(torch.randn(4, 3, generator=generator).to(device), torch.ones(3, device=device))
+    captured = captured_call(cubic(weights), weights)
     for rows in (2, 5, 2, 5, 2, 5):
         values = torch.randn(rows, 4, generator=generator).to(device)
         whole = torch.arange(3, device=device)
@@ -79,16 +87,41 @@ def test_gradients_of_inputs_and_weights(device):
 @pytest.mark.cuda
 def test_a_gradient_is_the_callers_own(device):
     """Sums of gradients over calls, which a recording would write over."""
-    weight = torch.full((1, 1), 2.0, device=device, requires_grad=True)
-    captured = CapturedGradient(lambda values: values @ weight, [weight], recorder_on(device))
+    weights = weights_of(torch.full((1, 1), 2.0, device=device))
+    captured = captured_call(lambda values: values @ weights[0], weights)
     for factor in (1.0, 10.0, 100.0, 1000.0):
         captured(torch.full((1, 1), factor, device=device)).sum().backward()
-    assert weight.grad is not None and weight.grad.item() == 1111
+    assert weights[0].grad is not None and weights[0].grad.item() == 1111
+
+
+@pytest.mark.cuda
+def test_hooked_weights(device):
+    """As DeepSpeed hooks them: autograd's nodes of the weights are made before, and kept."""
+    weights = weights_of(torch.full((1, 1), 2.0, device=device))
+    node = weights[0].expand_as(weights[0]).grad_fn.next_functions[0][0]
+    hooked = []
+    node.register_hook(lambda *_: hooked.append(weights[0].grad.item()))
+    captured = captured_call(lambda values: values @ weights[0], weights)
+    for _ in range(3):
+        captured(torch.ones(1, 1, device=device)).sum().backward()
+    assert hooked == [1, 2, 3]
+
+
+@pytest.mark.cuda
+def test_weights_that_are_updated(device):
+    weights = weights_of(torch.full((1, 1), 2.0, device=device))
+    captured = captured_call(lambda values: values @ weights[0], weights)
+    made = []
+    for _ in range(4):
+        made.append(captured(torch.ones(1, 1, device=device)).item())
+        with torch.no_grad():
+            weights[0].mul_(2)
+    assert made == [2, 4, 8, 16]
 
 
 @pytest.mark.cuda
 def test_without_weights(device):
-    captured = CapturedGradient(lambda values: values * 3, [], recorder_on(device))
+    captured = CapturedGradient(lambda values: values * 3, torch.nn.Module(), [], recorder_on(device))
     for _ in range(3):
         values = torch.ones(2, device=device, requires_grad=True)
         captured(values).sum().backward()
@@ -97,8 +130,8 @@ def test_without_weights(device):
 
 @pytest.mark.cuda
 def test_two_forward_passes_before_a_backward_pass_are_an_error(device):
-    weight = torch.ones(1, 1, device=device, requires_grad=True)
-    captured = CapturedGradient(lambda values: (values @ weight) ** 2, [weight], recorder_on(device))
+    weights = weights_of(torch.ones(1, 1, device=device))
+    captured = captured_call(lambda values: (values @ weights[0]) ** 2, weights)
     values = torch.ones(1, 1, device=device)
     captured(values)
     first, second = captured(values), captured(values)

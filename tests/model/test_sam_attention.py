@@ -10,6 +10,7 @@ from benchmarks.naive import published_encoder
 from model import sam_attention
 from model.sam import SamBackbone, SamSizes
 from model.sam_attention import SamAttention
+from model.sam_patches import PatchProjection
 
 
 def sizes_of(grid, window, *, heads=2, width=32, global_attention=(1,), depth=3):
@@ -117,10 +118,15 @@ def test_half_precision_is_as_near_as_the_published_code(monkeypatch, max_bias, 
     assert difference(ours.float(), wanted) < min(0.03, 1.5 * difference(published.float(), wanted))
 
 
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(SamAttention, "forward", SamAttention.attend_on_gpu)
+    monkeypatch.setattr(PatchProjection, "forward", PatchProjection.multiply)
+
+
 @all_sizes
 @pytest.mark.parametrize("count", [1, 3])
 def test_features_for_a_gpu_are_the_published_ones(monkeypatch, sizes, count):
-    monkeypatch.setattr(SamAttention, "forward", SamAttention.attend_on_gpu)
+    as_on_a_gpu(monkeypatch)
     ours, published = encoders(sizes)
     images = images_of(sizes, count)
     with torch.no_grad():
@@ -130,7 +136,7 @@ def test_features_for_a_gpu_are_the_published_ones(monkeypatch, sizes, count):
 @all_sizes
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_gradients_for_a_gpu_are_the_published_ones(monkeypatch, sizes, dtype, bound):
-    monkeypatch.setattr(SamAttention, "forward", SamAttention.attend_on_gpu)
+    as_on_a_gpu(monkeypatch)
     images = images_of(sizes, 2, dtype)
     ours, published = (gradients(encoder, images) for encoder in encoders(sizes, dtype))
     assert max(difference(ours[name], published[name]) for name in published) < bound
@@ -146,6 +152,18 @@ def test_features_on_a_gpu(device, sizes, dtype, bound):
         wanted = published(images)
         found = ours.to(device, dtype)(images.to(device, dtype)).cpu().float()
     assert difference(found, wanted) < bound
+
+
+def test_tokens_for_a_gpu_lie_one_behind_the_other(monkeypatch):
+    """What normalizations and sums of all blocks read."""
+    as_on_a_gpu(monkeypatch)
+    ours, _ = encoders(PADDED)
+    read = []
+    for block in ours.blocks:
+        block.norm1.register_forward_hook(lambda _, inputs, output: read.append(inputs[0].is_contiguous()))
+    with torch.no_grad():
+        ours(images_of(PADDED, 2))
+    assert read == [True] * 3
 
 
 def test_names_and_shapes_are_the_published_ones():
