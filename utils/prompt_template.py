@@ -1,0 +1,51 @@
+"""Prompt templates: what stands around image, questions and answers, in the words of each family of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTemplate:
+    """A conversation about one image is `{opening}<image>{closing}{first}answer{end}{further}answer{end}...`.
+
+    Special tokens are written by their strings. `{question}` stands for the question, in which none is recognized.
+
+    Attributes:
+        opening: up to the image tokens, the last token marks their start.
+        closing: the token that marks their end.
+        first: from there to the first answer.
+        further: between the end of an answer and the next answer.
+    """
+
+    opening: str
+    closing: str
+    first: str
+    further: str
+
+
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+VICUNA = PromptTemplate(
+    opening=f"<s>{SYSTEM} USER:<im_start>",
+    closing="<im_end>",
+    first="{question} ASSISTANT:",
+    further="USER: {question} ASSISTANT:",
+)
+"""Of LLaVA-1.5; an answer ends with `</s>`."""
+QWEN = PromptTemplate(
+    opening="<|im_start|>user\n<|vision_start|>",
+    closing="<|vision_end|>",
+    first="{question}<|im_end|>\n<|im_start|>assistant\n",
+    further="\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n",
+)
+"""Of Qwen3-VL, which has no system prompt; an answer ends with `<|im_end|>`."""
+QWEN_WITH_SYSTEM = PromptTemplate(
+    opening=f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{QWEN.opening}",
+    closing=QWEN.closing,
+    first=QWEN.first,
+    further=QWEN.further,
+)
+"""Of Qwen2.5-VL."""
