@@ -52,8 +52,10 @@ class Images:
 
     Attributes:
         sizes: (H, W) of each.
-        language_pixels: (B, 3, S, S) normalized views of the language backbone.
-        language_frames: where each image lies in that view; patch_valid: (B, P) false at padding patches.
+        language_pixels: (B, 3, S, S) normalized views of the language backbone, or (B, N, X) patches of views that
+            differ in size, filled up with zeros.
+        language_frames: where each image lies in that view; patch_valid: (B, P) false at padding patches, and behind
+            the tokens of an image that has fewer than P.
         mask_pixels: (b, 3, S, S) normalized views of the mask backbone, of the images without `mask_features`, in
             order.
         mask_frames: where each image lies in that view.
@@ -72,6 +74,16 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def grids(self) -> tuple[Size, ...]:
+        """(rows, columns) of each image's tokens."""
+        return tuple(frame.grid for frame in self.language_frames)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether an image has fewer than P tokens."""
+        return any(frame.num_tokens < self.patch_valid.shape[1] for frame in self.language_frames)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Images:
         """Move every tensor; pixels and features also change their dtype."""
@@ -109,7 +121,7 @@ class Sequences:
     Attributes:
         input_ids: (R, T) ids, with P placeholders from column `image_start` on.
         segments: (R, T) 0 at the image prefix, 1, 2, ... at its conversations, -1 at padding.
-        positions: (R, T) rotary positions; every conversation goes on from its prefix.
+        positions: (R, T) rotary positions, or (R, T, A) on A axes; every conversation goes on from its prefix.
         row_images: (R,) image of each row; rows are in the order of images.
         image_start: first column of the image tokens in every row.
     """
@@ -124,29 +136,36 @@ class Sequences:
         """Move every tensor."""
         return move(self, device, torch.float32)
 
+    @property
+    def next_positions(self) -> Tensor:
+        """(R,) the rotary position that follows the last column of each row, on every axis."""
+        return self.positions[:, -1].reshape(len(self.positions), -1)[:, 0] + 1
+
     def prefixes(self, images: int) -> Sequences:
         """The prefix alone, a row for each of so many images."""
-        return prefix_rows(self.input_ids[0, self.segments[0] == PREFIX], self.image_start, images)
+        columns = self.segments[0] == PREFIX
+        rows = torch.searchsorted(self.row_images, torch.arange(images, device=self.row_images.device))
+        return prefix_rows(self.input_ids[0, columns], self.positions[rows][:, columns], self.image_start)
 
     def widened(self, columns: int) -> Sequences:
         """The same ids with so many columns of padding behind them."""
         return Sequences(
             input_ids=F.pad(self.input_ids, (0, columns)),
             segments=F.pad(self.segments, (0, columns), value=PADDING),
-            positions=F.pad(self.positions, (0, columns)),
+            positions=F.pad(self.positions, (0, 0) * (self.positions.ndim - 2) + (0, columns)),
             row_images=self.row_images,
             image_start=self.image_start,
         )
 
 
-def prefix_rows(prefix: Tensor, image_start: int, images: int) -> Sequences:
-    """A prefix of ids (T,) with its image tokens from a column on, as a row for each of so many images."""
-    ids = prefix.expand(images, -1)
+def prefix_rows(prefix: Tensor, positions: Tensor, image_start: int) -> Sequences:
+    """A prefix of ids (T,) with its image tokens from a column on, as a row for each image of positions (B, T, ...)."""
+    ids = prefix.expand(len(positions), -1)
     return Sequences(
         input_ids=ids,
         segments=torch.full_like(ids, PREFIX),
-        positions=torch.arange(len(prefix), device=prefix.device).expand_as(ids),
-        row_images=torch.arange(images, device=prefix.device),
+        positions=positions,
+        row_images=torch.arange(len(positions), device=prefix.device),
         image_start=image_start,
     )
 

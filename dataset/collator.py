@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dataset.batch import (
     IGNORED_LABEL,
@@ -21,6 +22,7 @@ from dataset.batch import (
     prefix_rows,
 )
 from dataset.feature_store import FeatureStore, image_key
+from dataset.positions import prefix_positions, text_positions
 from dataset.prompt import Branch, PromptEncoder, Slot
 from dataset.sample import Sample
 from utils import geometry
@@ -57,29 +59,30 @@ def _pad(rows: list[list[int]], value: int) -> Tensor:
 class _Row:
     """A sequence under construction: the prefix, then branches that each go on from it.
 
-    `slots` has the column of the last id of each slot.
+    `positions` has the rotary positions of the prefix, and of each branch; `slots` the column of the last id of each
+    slot.
     """
 
     image: int
     ids: list[int]
+    positions: list[Tensor]
     labels: list[int] = field(init=False)
     segments: list[int] = field(init=False)
-    positions: list[int] = field(init=False)
     slots: list[tuple[int, Slot]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         length = len(self.ids)
         self.labels, self.segments = [IGNORED_LABEL] * length, [PREFIX] * length
-        self.positions = list(range(length))
 
-    def append(self, branch: Branch, prefix_length: int) -> None:
+    def append(self, branch: Branch) -> None:
+        prefix = self.positions[0]
         self.slots += [(len(self.ids) + slot.end, slot) for slot in branch.slots]
         self.ids += branch.ids
         self.labels += [
             index if flag else IGNORED_LABEL for index, flag in zip(branch.ids, branch.supervised, strict=True)
         ]
         self.segments += [max(self.segments) + 1] * len(branch.ids)
-        self.positions += range(prefix_length, prefix_length + len(branch.ids))
+        self.positions.append(text_positions(int(prefix[-1].max()) + 1, len(branch.ids), prefix))
 
 
 class Collator:
@@ -125,10 +128,11 @@ class Collator:
 
     def collate(self, encoded: Sequence[EncodedSample]) -> Batch:
         """Collate samples whose conversations are encoded."""
+        images = self.images([one.sample.image for one in encoded])
         return Batch(
             records=tuple(one.sample.record for one in encoded),
-            images=self.images([one.sample.image for one in encoded]),
-            conversations=self._conversations(encoded),
+            images=images,
+            conversations=self._conversations(encoded, images.language_frames),
         )
 
     def images(self, images: Sequence[np.ndarray]) -> Images:
@@ -140,28 +144,39 @@ class Collator:
         views = [self.mask_view.pixels(image) for image, stored in zip(images, features, strict=True) if stored is None]
         return Images(
             sizes=tuple(sizes),
-            language_pixels=torch.stack([self.language_view.pixels(image) for image in images]),
+            language_pixels=pad_sequence([self.language_view.pixels(image) for image in images], batch_first=True),
             language_frames=tuple(frames),
-            patch_valid=torch.stack([geometry.patch_validity(frame) for frame in frames]),
+            patch_valid=pad_sequence([geometry.patch_validity(frame) for frame in frames], batch_first=True),
             mask_pixels=torch.stack(views) if views else torch.zeros(0, 3, *self.mask_view.frame((1, 1)).view),
             mask_frames=tuple(self.mask_view.frame(size) for size in sizes),
             mask_features=tuple(features),
             feature_keys=tuple(keys),
         )
 
-    def prefixes(self, images: int) -> Sequences:
-        """The prompt up to the image's end, a row for each of so many images."""
-        return prefix_rows(torch.tensor(self.prompt.prefix), self.prompt.image_start, images)
+    def prefixes(self, frames: Sequence[geometry.Frame]) -> Sequences:
+        """The prompt up to the image's end, a row for each image of these frames."""
+        ids, positions = self._prefixes(frames)
+        return prefix_rows(torch.tensor(ids), torch.stack(positions), self.prompt.image_start)
 
-    def _rows(self, encoded: Sequence[EncodedSample]) -> list[_Row]:
-        prefix = self.prompt.prefix
+    def _prefixes(self, frames: Sequence[geometry.Frame]) -> tuple[tuple[int, ...], list[Tensor]]:
+        """Ids of the prefix, with columns for the longest image, and its rotary positions for each image."""
+        columns, before = max(frame.num_tokens for frame in frames), self.prompt.image_start
+        ids = self.prompt.prefix(columns)
+        behind = len(ids) - before - columns
+        return ids, [
+            prefix_positions(self.language_view.positions(frame), before=before, columns=columns, behind=behind)
+            for frame in frames
+        ]
+
+    def _rows(self, encoded: Sequence[EncodedSample], frames: Sequence[geometry.Frame]) -> list[_Row]:
+        ids, positions = self._prefixes(frames)
         rows: list[_Row] = []
         for image, one in enumerate(encoded):
             groups = [one.branches] if self.share_prefix else [(branch,) for branch in one.branches]
             for group in groups:
-                row = _Row(image, list(prefix))
+                row = _Row(image, list(ids), [positions[image]])
                 for branch in group:
-                    row.append(branch, len(prefix))
+                    row.append(branch)
                 rows.append(row)
         return rows
 
@@ -182,8 +197,8 @@ class Collator:
             lengths=lengths if len(set(lengths)) > 1 else (),
         )
 
-    def _conversations(self, encoded: Sequence[EncodedSample]) -> Conversations:
-        rows = self._rows(encoded)
+    def _conversations(self, encoded: Sequence[EncodedSample], frames: Sequence[geometry.Frame]) -> Conversations:
+        rows = self._rows(encoded, frames)
         labels = _pad([row.labels for row in rows], IGNORED_LABEL)
         masks = [torch.from_numpy(one.sample.masks[one.mask_indices]) for one in encoded]
         ignored = [None if one.sample.ignore is None else one.sample.ignore[one.mask_indices] for one in encoded]
@@ -192,7 +207,7 @@ class Collator:
             input_ids=_pad([row.ids for row in rows], 0),
             labels=labels,
             segments=_pad([row.segments for row in rows], PADDING),
-            positions=_pad([row.positions for row in rows], 0),
+            positions=pad_sequence([torch.cat(row.positions) for row in rows], batch_first=True),
             row_images=torch.tensor([row.image for row in rows]),
             image_start=self.prompt.image_start,
             supervised=(supervised_rows, next_columns),

@@ -1,7 +1,7 @@
-"""Prompt: the LLaVA-v1 template as token ids, with a supervised flag for every id and a slot for every target.
+"""Prompt: a template as token ids, with a supervised flag for every id and a slot for every target.
 
-`{system} USER: <im_start><image><im_end> {question} ASSISTANT: {answer}</s>`. The text up to the image is the
-same for all conversations of an image (the prefix); the rest is a conversation's own branch.
+Of LLaVA-1.5 `{system} USER: <im_start><image><im_end> {question} ASSISTANT: {answer}</s>`. What comes up to the image
+is the same for all conversations about it (the prefix); the rest is a conversation's own branch.
 """
 
 from __future__ import annotations
@@ -12,23 +12,15 @@ from typing import Protocol
 
 from dataset.sample import AnswerPart, Conversation, TargetSlot
 from utils.errors import DataError
-
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
+from utils.prompt_template import PromptTemplate
 
 
 class Vocabulary(Protocol):
     """What prompts need of a tokenizer: ids of the special tokens, and text to ids."""
 
     @property
-    def bos_id(self) -> int:
-        """Id of `<s>`."""
-
-    @property
     def eos_id(self) -> int:
-        """Id of `</s>`."""
+        """Id of what ends an answer."""
 
     @property
     def reject_id(self) -> int:
@@ -40,7 +32,10 @@ class Vocabulary(Protocol):
 
     @property
     def image_ids(self) -> tuple[int, int]:
-        """Ids of `<im_start>` and `<im_end>`."""
+        """Ids of the tokens before and behind the image tokens."""
+
+    def encode_prompt(self, template: str, question: str = "") -> list[int]:
+        """Ids of a part of a `PromptTemplate`."""
 
     def encode_piece(self, text: str) -> list[int]:
         """Ids of text that holds no added token."""
@@ -70,8 +65,9 @@ class PromptEncoder:
 
     Args:
         vocabulary: tokenizer and ids of the added tokens.
+        template: of the language model.
         image_placeholder: id that stands for one image token.
-        num_image_tokens: P, image tokens of one image.
+        num_image_tokens: most image tokens of one image, which count towards `max_length`.
         max_length: longest allowed sequence, prefix and image included.
         latents: how many latent tokens a query bank has; None for all.
     """
@@ -79,20 +75,30 @@ class PromptEncoder:
     def __init__(
         self,
         vocabulary: Vocabulary,
+        template: PromptTemplate,
         *,
         image_placeholder: int,
         num_image_tokens: int,
         max_length: int,
         latents: int | None = None,
     ) -> None:
-        self._vocabulary = vocabulary
+        self._vocabulary, self._template = vocabulary, template
         self.max_length = max_length
         self._latents = latents
         self.bank_length = len(self._bank(latents))
         start, end = vocabulary.image_ids
-        opening = (vocabulary.bos_id, *self._text(f"{SYSTEM} USER:"), start)
-        self.image_start = len(opening)
-        self.prefix: tuple[int, ...] = (*opening, *[image_placeholder] * num_image_tokens, end)
+        self._opening, self._closing = (*vocabulary.encode_prompt(template.opening), start), (end,)
+        self._image_placeholder = image_placeholder
+        self._longest_prefix = len(self.prefix(num_image_tokens))
+
+    @property
+    def image_start(self) -> int:
+        """Column of the first image token."""
+        return len(self._opening)
+
+    def prefix(self, columns: int) -> tuple[int, ...]:
+        """Ids up to the image's end, with so many columns of image tokens."""
+        return (*self._opening, *[self._image_placeholder] * columns, *self._closing)
 
     def _text(self, text: str) -> list[int]:
         text = text.strip()
@@ -126,8 +132,8 @@ class PromptEncoder:
         supervised: list[bool] = []
         slots: list[Slot] = []
         for index, turn in enumerate(conversation.turns):
-            opening = "" if index == 0 else "USER: "
-            ids += self._text(f"{opening}{turn.question.strip()} ASSISTANT:")
+            part = self._template.first if index == 0 else self._template.further
+            ids += self._vocabulary.encode_prompt(part, turn.question.strip())
             supervised += [False] * (len(ids) - len(supervised))
             if turn.answer is not None:
                 answer, placed = self._answer(turn.answer, len(ids), bank)
@@ -138,21 +144,22 @@ class PromptEncoder:
         return Branch(tuple(ids), tuple(supervised), tuple(slots))
 
     def follow_up(self, dialogue: Sequence[int], question: str, record: str) -> tuple[int, ...]:
-        """Ids of a further question up to `ASSISTANT:`, behind those of a dialogue whose last answer lacks its `</s>`.
+        """Ids of a further question up to its answer, behind those of a dialogue whose last answer lacks its end.
 
         Raises:
             DataError: as `branch`.
         """
-        ids = (*dialogue, self._vocabulary.eos_id, *self._text(f"USER: {question.strip()} ASSISTANT:"))
+        asked = self._vocabulary.encode_prompt(self._template.further, question.strip())
+        ids = (*dialogue, self._vocabulary.eos_id, *asked)
         self._refuse_long(len(ids), record)
         return ids
 
     def answer_ids(self, parts: tuple[AnswerPart, ...]) -> tuple[int, ...]:
-        """Ids of an answer, `</s>` left out."""
+        """Ids of an answer without its end."""
         return tuple(self._answer(parts, 0, self._bank(self._latents))[0])
 
     def _refuse_long(self, behind_image: int, record: str) -> None:
-        length = len(self.prefix) + behind_image
+        length = self._longest_prefix + behind_image
         if length > self.max_length:
             raise DataError(
                 record,

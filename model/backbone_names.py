@@ -2,6 +2,8 @@
 
 LANGUAGE_BACKBONES: dict[str, str] = {
     "llava-1.5": "model.llava:LlavaBackbone",
+    "qwen3-vl": "model.qwen_vl:QwenBackbone",
+    "qwen2.5-vl": "model.qwen_vl:Qwen25Backbone",
     "llava-pixellm": "model.pixel_llava:PixelLlavaBackbone",
     "llava-pixellm-24": "model.pixel_llava:PixelLlava24Backbone",
 }

@@ -91,17 +91,33 @@ class LanguageBackbone(Protocol):
     def draw_new(self, dtype: torch.dtype) -> None:
         """Draw the parameters that no published file holds, vocabulary tables left out."""
 
-    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
-        """Image tokens (B, P, D) of views (B, 3, S, S), of which `patch_valid` (B, P) says what is no padding."""
+    def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:
+        """Image tokens (B, P, E) of views, of which `patch_valid` (B, P) says what is no padding.
+
+        Args:
+            pixels: (B, 3, S, S), or what else `view` gives.
+            patch_valid: see above.
+            grids: (rows, columns) of each image's tokens; they have at most P.
+
+        Returns:
+            What `embed` takes: E is D, or more where layers behind the first read image tokens too.
+        """
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embeddings (..., D) of token ids (...)."""
 
     def embed(self, input_ids: Tensor, features: Tensor, image_start: int) -> Tensor:
-        """Embeddings (R, T, D) of ids with the features (R, P, D) of each row's image from a column on."""
+        """Embeddings (R, T, E) of ids with the features (R, P, E) of each row's image from a column on."""
 
     def hidden_states(self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
-        """Last-layer hidden states (R, T, D) under a mask (R, T, S) of what may be seen."""
+        """Last-layer hidden states (R, T, D) under a mask (R, T, S) of what may be seen.
+
+        Args:
+            embeddings: (R, T, E) of `embed`, or (R, T, D) of `embed_tokens`.
+            positions: (R, T) rotary positions, or (R, T, A) where image tokens have A of them.
+            visible: see above.
+            cache: keys and values of earlier positions, extended in place.
+        """
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V)."""

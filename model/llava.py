@@ -28,8 +28,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from model.attention_kernels import right_kernels
 from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
-from model.llava_files import NETWORK, LlavaFiles, check_size, from_transformers, load_published, open_llava
-from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView
+from model.language_files import LanguageFiles, load_published
+from model.llava_files import NETWORK, check_size, from_transformers, open_llava
+from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView, Size
 from utils.loading import LoadReport
 
 IMAGE_PLACEHOLDER = -200
@@ -176,13 +177,13 @@ class LlavaBackbone(nn.Module):
         return kind(side=vision.image_size, grid=vision.image_size // vision.patch_size, mean=mean, std=std)
 
     @staticmethod
-    def open_published(folder: Path, tower: Path | None, size: str) -> LlavaFiles:
+    def open_published(folder: Path, tower: Path | None, size: str) -> LanguageFiles:
         """See `LanguageBackbone`; `tower` is CLIP's folder, for LLaVA's original layout."""
         files = open_llava(folder, tower)
         check_size(files.config, SIZES[size](0), folder=folder, tower=tower, size=size)
         return files
 
-    def load_published(self, files: LlavaFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
+    def load_published(self, files: LanguageFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
         """See `LanguageBackbone`."""
         tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
         return load_published(self.network, files, dtype, pieces, tables)
@@ -228,12 +229,13 @@ class LlavaBackbone(nn.Module):
         """The projection from D to the vocabulary."""
         return self.network.lm_head
 
-    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:
         """Encode images and project them to the language width (CLIP, then the two-layer projector).
 
         Args:
             pixels: (B, 3, S, S) normalized CLIP views.
             patch_valid: (B, P) boolean; padding patches are masked as keys in every CLIP layer.
+            grids: not needed, for all are CLIP's.
 
         Returns:
             (B, P, D) features, row-major over the patch grid.

@@ -7,8 +7,7 @@ LLaMA's names plus `mm_projector` (`liuhaotian/llava-v1.5-7b`), with CLIP in a f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
+from model.language_files import LanguageFiles, LanguageSource
 from utils.errors import CheckpointError
 from utils.files import read_json
 from utils.loading import LoadReport, assign, match, refused_values
@@ -49,33 +49,7 @@ _TRANSFORMERS_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class LlavaSource:
-    """One folder of a LLaVA-1.5.
-
-    Attributes:
-        files: its tensors.
-        rename: name in it -> name in `LlavaForConditionalGeneration`, or None.
-        holds: whether a name of `LlavaForConditionalGeneration` is to come from here.
-        unused: regular expression of names that are known and not needed.
-    """
-
-    files: TensorFiles
-    rename: Callable[[str], str | None]
-    holds: Callable[[str], bool]
-    unused: str
-
-
-@dataclass(frozen=True)
-class LlavaFiles:
-    """A LLaVA-1.5 on disk: its configuration, its SentencePiece model, and the folders that hold its tensors."""
-
-    config: LlavaConfig
-    tokenizer: bytes
-    sources: tuple[LlavaSource, ...]
-
-
-def open_llava(folder: Path, clip_folder: Path | None) -> LlavaFiles:
+def open_llava(folder: Path, clip_folder: Path | None) -> LanguageFiles:
     """Open a LLaVA-1.5 in either layout.
 
     Args:
@@ -99,14 +73,14 @@ def open_llava(folder: Path, clip_folder: Path | None) -> LlavaFiles:
                 f"{config.get('mm_vision_tower', 'openai/clip-vit-large-patch14-336')}"
             )
         clip = clip_config(clip_folder)
-        language = LlavaSource(files, from_original, lambda name: not name.startswith(CLIP_PREFIX), ROTARY_BUFFERS)
-        tower = LlavaSource(
+        language = LanguageSource(files, from_original, lambda name: not name.startswith(CLIP_PREFIX), ROTARY_BUFFERS)
+        tower = LanguageSource(
             TensorFiles(clip_folder),
             from_clip,
             lambda name: name.startswith(CLIP_PREFIX),
             f"{ROTARY_BUFFERS}|{CLIP_TEXT_SIDE}",
         )
-        return LlavaFiles(original_config(folder, clip), tokenizer.read_bytes(), (language, tower))
+        return LanguageFiles(original_config(folder, clip), tokenizer.read_bytes(), (language, tower))
     if config.get("model_type") != "llava" or "text_config" not in config:
         raise CheckpointError(
             f"{folder} is no LLaVA-1.5: its model_type is {config.get('model_type')!r}; --version takes "
@@ -118,10 +92,10 @@ def open_llava(folder: Path, clip_folder: Path | None) -> LlavaFiles:
             "leave the flag out"
         )
     refuse_delta(folder, files, "language_model.model.norm.weight")
-    whole = LlavaSource(files, from_transformers, lambda name: True, ROTARY_BUFFERS)
+    whole = LanguageSource(files, from_transformers, lambda name: True, ROTARY_BUFFERS)
     with refused_values(folder / "config.json"):
         parsed = LlavaConfig.from_dict(config)
-    return LlavaFiles(parsed, tokenizer.read_bytes(), (whole,))
+    return LanguageFiles(parsed, tokenizer.read_bytes(), (whole,))
 
 
 def rename_prefix(name: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
@@ -290,63 +264,8 @@ def load_tower(
     return report
 
 
-def load_published(
-    network: nn.Module,
-    files: LlavaFiles,
-    dtype: torch.dtype,
-    pieces: int,
-    tables: tuple[str, ...],
-    *,
-    adapt: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
-    drawn: tuple[str, ...] = (),
-) -> list[LoadReport]:
-    """Fill a `LlavaForConditionalGeneration`; the vocabulary tables keep their drawn rows after LLaMA's pieces.
-
-    Args:
-        network: to fill.
-        files: of `open_llava`.
-        dtype: of the weights.
-        pieces: tokens of the published tokenizer.
-        tables: names of the vocabulary tables' weights.
-        adapt: what is made of other tensors, which may have another number of rows.
-        drawn: beginnings of names that keep their drawn weights.
-
-    Raises:
-        CheckpointError: if a tensor is missing, unknown or of another shape.
-    """
-    shapes = {name: value.shape for name, value in network.state_dict().items() if not name.startswith(drawn)}
-    adapted = {name: _keep_new_rows(network.get_parameter(name), pieces, name) for name in tables} | dict(adapt or {})
-    pairs = [
-        (
-            source,
-            match(
-                {name: shape for name, shape in shapes.items() if source.holds(name)},
-                source.files,
-                source.rename,
-                unused="|".join([source.unused, *(_published(name) for name in drawn)]),
-                longer=tuple(adapted),
-            ),
-        )
-        for source in files.sources
-    ]
-    for source, report in pairs:
-        assign(network, source.files, report, dtype, adapted)
-    return [report for _, report in pairs]
-
-
-def _published(beginning: str) -> str:
+def published_pattern(beginning: str) -> str:
     """Regular expression of the published names, in either layout, of tensors whose own names begin so."""
     originals = {original for own, original in ORIGINAL_NAMES if own.startswith(beginning)}
     names = {beginning, beginning.removeprefix("model."), *originals}
     return "|".join(rf"^(?:model\.)?{re.escape(name.removeprefix('model.'))}" for name in sorted(names))
-
-
-def _keep_new_rows(table: Tensor, pieces: int, name: str) -> Callable[[Tensor], Tensor]:
-    def adapt(published: Tensor) -> Tensor:
-        if len(published) < pieces:
-            raise CheckpointError(
-                f"{name} has {len(published)} rows, but the tokenizer has {pieces} pieces; fetch both again"
-            )
-        return torch.cat([published[:pieces].to(table.dtype), table.data[pieces:]])
-
-    return adapt

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftConfig, TrainableTokensConfig, inject_adapter_i
 from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 from model.lora_settings import LoraSettings
 
@@ -55,6 +55,13 @@ def lora_layers(module: nn.Module) -> list[tuple[str, LoraLayer]]:
 def table_parameters(table: nn.Module) -> list[nn.Parameter]:
     """What a vocabulary table trains: its added rows where they are apart, otherwise its weight."""
     return list((table.trainable_tokens_delta if isinstance(table, TrainableTokensLayer) else table).parameters())
+
+
+def table_weight(table: nn.Module) -> Tensor:
+    """The (V, D) weight of a vocabulary table, with its added rows where they are apart."""
+    if isinstance(table, TrainableTokensLayer):
+        return table.get_merged_weights(table.active_adapters)
+    return table.weight  # type: ignore[return-value]
 
 
 def merge_lora(module: nn.Module) -> int:

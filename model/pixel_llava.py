@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlavaConfig
 
+from model.language_files import LanguageFiles, load_published
 from model.llava import STATISTICS, LlavaBackbone
-from model.llava_files import CLIP_PREFIX, LlavaFiles, check_size, load_published, open_llava
+from model.llava_files import CLIP_PREFIX, check_size, open_llava, published_pattern
 from model.pixel_view import MarkedView, resized_positions, states_of
+from utils.geometry import Size
 from utils.loading import LoadReport
 
 SIDES = {"tiny": 96, "mini": 192, "7b": 448, "13b": 448}
@@ -67,14 +69,14 @@ class PixelLlavaBackbone(LlavaBackbone):
         return MarkedView(side=config.vision_config.image_size, grid=cls._tokens(config), mean=mean, std=std)
 
     @classmethod
-    def open_published(cls, folder: Path, tower: Path | None, size: str) -> LlavaFiles:
+    def open_published(cls, folder: Path, tower: Path | None, size: str) -> LanguageFiles:
         """See `LanguageBackbone`."""
         files = open_llava(folder, tower)
         check_size(files.config, LlavaBackbone.preset(size, 0), folder=folder, tower=tower, size=size)
         enlarged = cls._enlarged(files.config, size)
-        return LlavaFiles(enlarged, files.tokenizer, files.sources)
+        return LanguageFiles(enlarged, files.tokenizer, files.sources)
 
-    def load_published(self, files: LlavaFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
+    def load_published(self, files: LanguageFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
         """See `LanguageBackbone`; CLIP's positions are resized, and a wider projector keeps its drawn weights."""
         tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
         positions = f"{CLIP_PREFIX}embeddings.position_embedding.weight"
@@ -83,9 +85,12 @@ class PixelLlavaBackbone(LlavaBackbone):
             return resized_positions(table, self._side, shifted=self.shifted_positions)
 
         drawn = (PROJECTOR,) if self.projector_factor != 1 else ()
-        return load_published(self.network, files, dtype, pieces, tables, adapt={positions: resize}, drawn=drawn)
+        unused = published_pattern(PROJECTOR) if drawn else "$^"
+        return load_published(
+            self.network, files, dtype, pieces, tables, adapt={positions: resize}, drawn=drawn, unused=unused
+        )
 
-    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:
         """See `LanguageBackbone`; pixels are (B, 4, S, S), and tell CLIP what is padding."""
         (states,) = states_of(self.network.model.vision_tower, pixels, (self._clip_layers,))
         side = self._side

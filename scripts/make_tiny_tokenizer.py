@@ -14,9 +14,9 @@ from pathlib import Path
 
 import sentencepiece
 
-from dataset.prompt import SYSTEM
 from dataset.readers.reason_seg import FOLDER
 from dataset.templates import reason_seg as templates
+from utils.prompt_template import SYSTEM
 
 VOCABULARY = 1000
 BLANK = "\u2581"  # SentencePiece writes a blank so

@@ -53,7 +53,7 @@ class ImageView(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """P."""
+        """P, tokens of an image; where images differ, of the largest."""
 
     @property
     def described(self) -> tuple:
@@ -62,8 +62,11 @@ class ImageView(Protocol):
     def frame(self, size: Size) -> Frame:
         """Where an image of size (H, W) comes to lie."""
 
+    def positions(self, frame: Frame) -> Tensor:
+        """Rotary positions of an image's tokens, from 0 on: (P,), or (P, A) on A axes."""
+
     def pixels(self, image: np.ndarray) -> Tensor:
-        """The view (3, S, S) float32 of an (H, W, 3) uint8 RGB image."""
+        """The view of an (H, W, 3) uint8 RGB image, (3, S, S) float32; where views differ in size, patches (N, X)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,10 @@ class PaddedView:
     def frame(self, size: Size) -> Frame:
         """See `ImageView`."""
         return padded_frame(size, self.side, self.grid)
+
+    def positions(self, frame: Frame) -> Tensor:
+        """See `ImageView`: one after the other."""
+        return torch.arange(frame.num_tokens)
 
     def pixels(self, image: np.ndarray) -> Tensor:
         """See `ImageView`."""
@@ -140,7 +147,7 @@ class StretchedView(PaddedView):
 
     def pixels(self, image: np.ndarray) -> Tensor:
         """See `ImageView`."""
-        _check_rgb(image)
+        check_rgb(image)
         whole = (self.side, self.side)
         pixels = resample(torch.tensor(image).permute(2, 0, 1), Resize(whole, whole, antialias=True))
         return pixels.sub_(torch.tensor(self.mean).view(3, 1, 1)).div_(torch.tensor(self.std).view(3, 1, 1))
@@ -168,7 +175,12 @@ def padded_frame(size: Size, side: int, grid: int) -> Frame:
     return Frame(longest_side_size(size, side), (side, side), (grid, grid))
 
 
-def _check_rgb(image: np.ndarray) -> None:
+def check_rgb(image: np.ndarray) -> None:
+    """Refuse what is no image.
+
+    Raises:
+        ValueError: if it is not (H, W, 3) uint8.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"An image is {image.shape} {image.dtype}: convert it to RGB, (H, W, 3) uint8.")
 
@@ -189,7 +201,7 @@ def resize_longest_side(image: np.ndarray, longest: int) -> np.ndarray:
     Raises:
         ValueError: if the image is not (H, W, 3) uint8.
     """
-    _check_rgb(image)
+    check_rgb(image)
     height, width = longest_side_size(image.shape[:2], longest)
     narrowed = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
     return np.array(narrowed.resize((width, height), Image.Resampling.BILINEAR))
@@ -260,14 +272,19 @@ def tokens_to_map(responses: Tensor, frame: Frame, size: Size) -> Tensor:
     Grid -> bilinear to the view -> crop to its content -> bilinear to the image.
 
     Args:
-        responses: (n, P), row-major over the grid.
+        responses: (n, P), row-major over the grid; what lies behind it is left out.
         frame: of the view that the tokens come from.
         size: (H, W).
 
     Returns:
         (n, H, W) float32.
     """
-    return _through_view(responses.unflatten(1, frame.grid), frame, size)
+    return _through_view(on_grid(responses, frame), frame, size)
+
+
+def on_grid(values: Tensor, frame: Frame) -> Tensor:
+    """Values (..., P) of image tokens as (..., rows, columns); what lies behind the grid's tokens is left out."""
+    return values[..., : frame.num_tokens].unflatten(-1, frame.grid)
 
 
 def map_to_prompt(maps: Tensor, side: int = 256, *, padded: bool = True) -> Tensor:

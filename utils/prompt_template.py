@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTemplate:
-    """A conversation: opening, image between its two tokens, first, answer and its end, further, answer and its end, ...
+    """A conversation: opening, image between its two tokens, first, answer and end, further, answer and end, ...
 
     Special tokens are written by their strings. `{question}` stands for the question, in which none is recognized.
 

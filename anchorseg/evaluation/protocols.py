@@ -198,7 +198,7 @@ class Generate(AnswerProtocol):
                 f"it has {len(conversations)} conversation(s) for {len(sample.questions)} question(s); "
                 "generation needs one for each",
             )
-        prefixes = responder.collator.prefixes(1).to(next(responder.model.parameters()).device)
+        prefixes = responder.collator.prefixes(prepared.language_frames).to(next(responder.model.parameters()).device)
         prefix = prefill_images(responder.model, responder.images_ready(prepared), prefixes)
         questions = [
             responder.collator.prompt.branch(conversation, sample.record).ids for conversation in conversations

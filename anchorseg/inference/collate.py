@@ -20,11 +20,12 @@ def make_collator(
     latents: int | None = None,
 ) -> Collator:
     """The collator that suits a model and its tokenizer; with `latents`, query banks have so many latent tokens."""
-    language_view = config.language_view
+    language_view, language = config.language_view, language_backbone(config.language_model)
     return Collator(
         PromptEncoder(
             registry,
-            image_placeholder=language_backbone(config.language_model).placeholder,
+            language.template,
+            image_placeholder=language.placeholder,
             num_image_tokens=language_view.num_tokens,
             max_length=max_length,
             latents=latents,

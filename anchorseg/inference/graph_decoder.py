@@ -107,6 +107,7 @@ class GraphDecoder:
         self._hidden = images.hidden.new_zeros(sizes.images, sizes.columns, images.hidden.shape[2])
         self._prefix_valid = torch.zeros_like(images.valid)
         self._starts = sizes.prefix + sizes.stretch * torch.arange(sizes.questions, device=images.hidden.device)
+        self._first_positions = integers(sizes.images)
         self._bank = integers(sizes.bank).copy_(torch.tensor(model.bank_ids))
         # Of each question: where the next ids go, how many of its answer were read, a negative number before it begins,
         # and how many of the next ids are certain, none where it is answered.
@@ -139,6 +140,7 @@ class GraphDecoder:
         self._ids[:, :prefix] = images.sequences.input_ids
         self._hidden[:, :prefix] = images.hidden
         self._prefix_valid.copy_(images.valid)
+        self._first_positions.copy_(images.sequences.next_positions)
         draft = torch.full(self._draft.shape, NO_ID)
         draft[: len(self._last_answer)] = torch.tensor(self._last_answer)
         ids, lengths = torch.full(self._question.shape, NO_ID), torch.zeros(self._certain.shape, dtype=torch.long)
@@ -172,7 +174,7 @@ class GraphDecoder:
         self._cache.places = places
         states = self._model.language.hidden_states(
             self._model.language.embed_tokens(pieces.flatten(1).clamp(min=0)),
-            self._sizes.prefix + places - starts,
+            self._first_positions.unsqueeze(1) + places - starts,
             self._visible(places, starts),
             self._cache,
         )

@@ -230,4 +230,4 @@ class AnchorSegPredictor:
         """Run CLIP, SAM's encoder and the language model's prefix over images (H, W, 3) uint8 RGB."""
         parameter = next(self.model.parameters())
         views = self.collator.images(images).to(parameter.device, parameter.dtype)
-        return prefill_images(self.model, views, self.collator.prefixes(len(images)).to(parameter.device))
+        return prefill_images(self.model, views, self.collator.prefixes(views.language_frames).to(parameter.device))

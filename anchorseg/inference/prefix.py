@@ -88,7 +88,8 @@ class PackedQuestions:
         self._segments = images.sequences.segments
         self._valid = images.valid
         self._hidden = [images.hidden]
-        self._lengths = [self._ids.shape[1]] * len(rows)
+        self._first_positions = images.sequences.next_positions.unsqueeze(1)
+        self._lengths = [0] * len(rows)
         self._last: dict[int, tuple[int, int, int]] = {}
 
     def extend(self, pieces: Mapping[int, Sequence[int]]) -> Tensor:
@@ -106,13 +107,14 @@ class PackedQuestions:
             self._lengths[question] += len(piece)
         width = max(map(len, columns))
         padded = [row + [(0, PADDING, 0)] * (width - len(row)) for row in columns]
-        ids, segments, positions = torch.tensor(padded, device=self._ids.device).unbind(dim=-1)
+        ids, segments, places = torch.tensor(padded, device=self._ids.device).unbind(dim=-1)
         self._ids = torch.cat([self._ids, ids], dim=1)
         self._segments = torch.cat([self._segments, segments], dim=1)
         self._valid = torch.cat([self._valid, segments != PADDING], dim=1)
         zero_padding = self._model.method.padding_attention == "zero"
         visible = visibility(self._segments, self._valid, zero_padding=zero_padding)[:, -width:]
         embeddings = self._model.language.embed_tokens(ids)
+        positions = self._first_positions + places
         self._hidden.append(self._model.language.hidden_states(embeddings, positions, visible, self._cache))
         rows, starts, lengths = zip(*self._last.values(), strict=True)
         ends = [start + length - 1 for start, length in zip(starts, lengths, strict=True)]

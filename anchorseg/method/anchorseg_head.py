@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from anchorseg.method import cycle
 from anchorseg.method.anchors import AnchorFusion, kept_by_nms, likeness, matched_loss, one_each, union
@@ -83,8 +84,7 @@ class AnchorSegHead(Head[Method]):
         alone = one_each(targets, count)
         each = self.spatial_prior(anchors.flatten(0, 1), alone, context)
         if self.options.anchor_priors == "fused":
-            grid = context.images.language_frames[0].grid
-            responses = self.fusion(each.responses.unflatten(0, (-1, count)), grid)
+            responses = self._fused(each.responses.unflatten(0, (-1, count)), targets, context.images)
             similarity = each.similarity.unflatten(0, (-1, count)).mean(dim=1)
             maps = maps_of(responses, targets, context.images)
             prior = Prior(similarity=similarity, responses=responses, maps=maps, anchors=each)
@@ -104,6 +104,20 @@ class AnchorSegHead(Head[Method]):
             return made
         of_anchors = at_image_size(masks, *decoded, alone, context.images).masks
         return replace(made, parts=tuple(part.unflatten(0, (-1, count)) for part in of_anchors))
+
+    def _fused(self, responses: Tensor, targets: BankPositions, images: Images) -> Tensor:
+        """Responses (N, P) of one prior from those of A anchors, (N, A, P); image by image where grids differ."""
+        if len(set(images.grids)) == 1:
+            return self.fusion(responses, images.grids[0])
+        of_images = zip(responses.split(targets.counts), images.language_frames, strict=True)
+        longest = responses.shape[2]
+        return torch.cat(
+            [
+                pad(self.fusion(part[..., : frame.num_tokens], frame.grid), (0, longest - frame.num_tokens))
+                for part, frame in of_images
+                if len(part)
+            ]
+        )
 
     def _conditioned(
         self, prior: Prior | None, targets: BankPositions, context: ImageContext, masks: MaskBackbone

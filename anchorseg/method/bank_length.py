@@ -97,7 +97,7 @@ class SteadyPrior(BankRule):
         """See `BankRule`."""
         anchors = _latent_states(hidden, targets).unbind(dim=1)
         responses = torch.stack([model.head.responses(anchor, targets, context).float() for anchor in anchors], dim=1)
-        change = responses.diff(dim=1).abs().mean(dim=2)
+        change = responses.diff(dim=1).abs().sum(dim=2) / _token_counts(targets, context)
         steady = torch.cat([torch.zeros_like(change[:, :1]), change], dim=1) < self.threshold
         steady[:, 0] = False  # nothing stands before it
         return truncated(targets, first_latents(steady))
@@ -166,6 +166,14 @@ def truncated(targets: BankPositions, latents: list[int]) -> BankPositions:
         counts=targets.counts,
         lengths=tuple(count + 1 for count in latents),
     )
+
+
+def _token_counts(targets: BankPositions, context: ImageContext) -> Tensor | int:
+    """How many tokens the image of each target has: P, or (N, 1) where images differ."""
+    valid = context.images.patch_valid
+    if not context.images.ragged:
+        return valid.shape[1]
+    return valid.sum(dim=1)[context.row_images[targets.rows]].unsqueeze(1)
 
 
 def _latent_states(hidden: Tensor, targets: BankPositions) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dataset.batch import Images, Sequences
 from utils.cuda_graphs import CapturedCall, CudaRecorder, Kept, Recorder
+from utils.geometry import Size
 from utils.gradient_graphs import CapturedGradient
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class CapturedParts:
             sequences.segments,
             sequences.positions,
             sequences.row_images,
+            grids=images.grids,
             image_start=sequences.image_start,
             caches=cache is not None,
         )
@@ -82,6 +84,7 @@ class CapturedParts:
         positions: Tensor,
         row_images: Tensor,
         *,
+        grids: tuple[Size, ...],
         image_start: int,
         caches: bool,
     ) -> tuple[Tensor, ...]:
@@ -94,7 +97,7 @@ class CapturedParts:
             image_start=image_start,
         )
         cache = self._model.language.new_cache() if caches else None
-        hidden = self._model.prefill_as_is(pixels, patch_valid, sequences, cache)
+        hidden = self._model.prefill_as_is(pixels, patch_valid, grids, sequences, cache)
         layers = () if cache is None else [part for layer in cache.layers for part in (layer.keys, layer.values)]
         return hidden, *layers
 
@@ -129,18 +132,20 @@ class CapturedTraining:
         """See `AnchorSegModel.prefill`; nothing is cached in training."""
         length = sequences.input_ids.shape[1]
         wide = sequences.widened(-length % COLUMNS)
-        hidden = self._model.prefill_as_is(images.language_pixels, images.patch_valid, wide, cache, language=self)
+        hidden = self._model.prefill_as_is(
+            images.language_pixels, images.patch_valid, images.grids, wide, cache, language=self
+        )
         return hidden[:, :length]
 
-    def image_features(self, pixels: Tensor, patch_valid: Tensor) -> Tensor:
+    def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:
         """See `LanguageBackbone`."""
         if self._features is None:
-            return self._model.language.image_features(pixels, patch_valid)
-        (features,) = self._features(pixels, patch_valid)
+            return self._model.language.image_features(pixels, patch_valid, grids)
+        (features,) = self._features(pixels, patch_valid, grids=grids)
         return features
 
-    def _one_feature(self, pixels: Tensor, patch_valid: Tensor) -> tuple[Tensor]:
-        return (self._model.language.image_features(pixels, patch_valid),)
+    def _one_feature(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> tuple[Tensor]:
+        return (self._model.language.image_features(pixels, patch_valid, grids),)
 
     def hidden_states(self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Any = None) -> Tensor:
         """See `LanguageBackbone`."""

@@ -161,8 +161,8 @@ def mask_to_token(
     targets = gaussian_target(coarse, kernel, sigma)
     if target_precision == "bf16":
         targets = targets.bfloat16().float()
-    logits = _as_logits(responses, scale, shift).unflatten(1, frame.grid)
-    left_out = None if patch_valid is None else ~patch_valid.unflatten(0, frame.grid)
+    logits = geometry.on_grid(_as_logits(responses, scale, shift), frame)
+    left_out = None if patch_valid is None else ~geometry.on_grid(patch_valid, frame)
     if ignore is not None:
         ignored = geometry.masks_to_tokens(ignore.view(-1, *ignore.shape[-2:]), frame, mode="area") >= 0.5
         left_out = ignored if left_out is None else left_out | ignored

@@ -219,7 +219,8 @@ def responses_of(
     if float32:
         anchors, states = anchors.float(), states.float()
     scores = similarity(anchors, states)
-    valid = context.images.patch_valid[context.row_images[targets.rows]] if valid_only else None
+    images = context.images
+    valid = images.patch_valid[context.row_images[targets.rows]] if valid_only or images.ragged else None
     return scores, min_max(scores, valid)
 
 

@@ -25,6 +25,7 @@ from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequenc
 from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
 from utils.cuda_graphs import CudaRecorder, Recorder
 from utils.errors import SettingsError
+from utils.geometry import Size
 from utils.loading import local_folder, without_bars_in_logs
 
 
@@ -185,12 +186,13 @@ class AnchorSegModel(PreTrainedModel):
         captured = self._captured_now()
         if captured is not None:
             return captured.prefill(images, sequences, cache)
-        return self.prefill_as_is(images.language_pixels, images.patch_valid, sequences, cache)
+        return self.prefill_as_is(images.language_pixels, images.patch_valid, images.grids, sequences, cache)
 
     def prefill_as_is(
         self,
         language_pixels: Tensor,
         patch_valid: Tensor,
+        grids: tuple[Size, ...],
         sequences: Sequences,
         cache: Cache | None,
         *,
@@ -201,12 +203,13 @@ class AnchorSegModel(PreTrainedModel):
         Args:
             language_pixels: (B, 3, S, S).
             patch_valid: (B, P).
+            grids: (rows, columns) of each image's tokens.
             sequences: of R rows.
             cache: see `prefill`.
             language: with captured parts, instead of the language backbone itself.
         """
         language = language or self.language
-        features = language.image_features(language_pixels, patch_valid)
+        features = language.image_features(language_pixels, patch_valid, grids)
         embeddings = language.embed(sequences.input_ids, features[sequences.row_images], sequences.image_start)
         valid = self.token_valid(sequences, patch_valid)
         visible = visibility(sequences.segments, valid, zero_padding=self.method.padding_attention == "zero")

@@ -45,7 +45,8 @@ class ReadHead(SingleQueryHead[ReadOptions]):
             if len(queries) == 0:
                 continue
             size, frame = images.sizes[image], images.mask_frames[image]
-            points = self.points(scores, maps, images.language_frames[image], size)
+            grid = images.language_frames[image]
+            points = self.points(scores[:, : grid.num_tokens], maps, grid, size)
             in_view = points.coordinates * points.coordinates.new_tensor(
                 [frame.content[1] / size[1], frame.content[0] / size[0]]
             )

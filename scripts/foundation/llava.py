@@ -23,7 +23,6 @@ from anchorseg.method.modeling import visibility
 from dataset.batch import PADDING
 from dataset.drawn.layout import MOST, SIZES
 from dataset.drawn.objects import COLOURS, KINDS
-from dataset.prompt import SYSTEM
 from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
 from scripts.foundation.classroom import (
     CLASSES,
@@ -41,6 +40,7 @@ from scripts.foundation.optimization import Optimizers, load_state, save_state
 from scripts.foundation.tokenizer import processor_of, train_tokenizer
 from utils.files import write_json
 from utils.geometry import PaddedView, patch_validity
+from utils.prompt_template import SYSTEM
 from utils.seeding import seed_torch
 
 TAUGHT = 6
@@ -104,7 +104,7 @@ class Student(nn.Module):
     def image_tokens(self, room: Classroom, chosen: Tensor) -> Tensor:
         """(B, P, D) image tokens of some scenes."""
         sizes = room.sizes[chosen]
-        return self.llava.image_features(self.pixels(room.views[chosen], sizes), self.valid[sizes])
+        return self.llava.image_features(self.pixels(room.views[chosen], sizes), self.valid[sizes], ())
 
     def hidden_states(self, room: Classroom, chosen: Tensor, features: Tensor, ids: Tensor) -> Tensor:
         """Last-layer states (B, T, D) of the prefix and m lessons (B, m, L) that share it."""

@@ -16,10 +16,10 @@ from dataset.drawn.wordings import (
     SUPERLATIVE,
     SUPERLATIVE_OF,
 )
-from dataset.prompt import SYSTEM
 from dataset.templates import reason_seg as templates
 from scripts.foundation.lessons import lessons
 from scripts.make_tiny_tokenizer import fixed_wording
+from utils.prompt_template import SYSTEM
 from utils.seeding import generator_for
 
 VOCABULARY = 1000

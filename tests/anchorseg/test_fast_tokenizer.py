@@ -8,9 +8,9 @@ from transformers import AutoTokenizer
 
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.weights.folder import tiny_tokenizer_model
-from dataset.prompt import SYSTEM
 from tests.conftest import SHARED
 from utils.errors import CheckpointError
+from utils.prompt_template import SYSTEM
 
 FIXTURE = SHARED / "fixtures" / "parity" / "tokenizer.model"
 BLANKS = ("", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\x0b", "\x0c", "\x85", "\xa0", "\u2009", "\u2028", "\u3000")

@@ -9,10 +9,11 @@ from dataset.prompt import PromptEncoder
 from dataset.sample import Conversation, RejectSlot, TargetSlot, Turn
 from tests.conftest import make_registry
 from utils.errors import DataError
+from utils.prompt_template import VICUNA
 
 
 def encoder(registry, *, tokens=4, max_length=512):
-    return PromptEncoder(registry, image_placeholder=-200, num_image_tokens=tokens, max_length=max_length)
+    return PromptEncoder(registry, VICUNA, image_placeholder=-200, num_image_tokens=tokens, max_length=max_length)
 
 
 def test_ids_and_labels_of_the_published_batch(shared):

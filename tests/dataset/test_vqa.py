@@ -14,6 +14,7 @@ from dataset.readers.folder import DataFolder
 from dataset.readers.records import RecordWriter, index_list
 from tests.conftest import make_registry
 from utils.errors import DataError
+from utils.prompt_template import VICUNA
 from utils.seeding import generator_for
 
 
@@ -66,7 +67,7 @@ def test_a_first_turn_that_is_not_human_is_dropped(data):
 def test_every_answer_is_supervised_and_nothing_else(data):
     sample = drawn(data, {**GOOD, "conversations": turns("<image>\nWhat?", "A cup.", "Colour?", "It is red.")})
     registry = make_registry()
-    encoder = PromptEncoder(registry, image_placeholder=-200, num_image_tokens=4, max_length=512)
+    encoder = PromptEncoder(registry, VICUNA, image_placeholder=-200, num_image_tokens=4, max_length=512)
     branch = encoder.branch(sample.conversations[0], sample.record)
     supervised = [index for index, flag in zip(branch.ids, branch.supervised, strict=True) if flag]
     expected = [[*registry.encode_piece(text), registry.eos_id] for text in ("A cup.", "It is red.")]

@@ -11,6 +11,7 @@ from dataset.prompt import PromptEncoder
 from dataset.sample import Conversation, RejectSlot, TargetSlot, Turn
 from dataset.templates import absence, phrases, presence, sentences, several
 from tests.conftest import make_registry
+from utils.prompt_template import VICUNA
 
 SEEDS = range(300)
 MODULES = (absence, phrases, presence, sentences, several)
@@ -209,7 +210,7 @@ def test_same_generator_same_words_and_banks_stay_as_they_are():
 
 def test_answers_become_prompts():
     registry = make_registry()
-    encoder = PromptEncoder(registry, image_placeholder=-200, num_image_tokens=4, max_length=2048)
+    encoder = PromptEncoder(registry, VICUNA, image_placeholder=-200, num_image_tokens=4, max_length=2048)
     for seed in range(20):
         for answer, slots in slot_answers(seed):
             branch = encoder.branch(Conversation((Turn("Which?", answer),)), "record")

@@ -27,6 +27,6 @@ def test_clip_features_are_transformers_own_and_no_layer_runs_for_nothing(featur
     ran: list[int] = []
     for number, layer in enumerate(llava.network.model.vision_tower.encoder.layers):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
-    found = llava.image_features(pixels, valid)
+    found = llava.image_features(pixels, valid, ())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert ran == list(range(layers_run))

@@ -32,7 +32,7 @@ def check_clip(fixture: Fixture, context: Context) -> None:
         lambda module, inputs: seen.update(patches=inputs[0])
     )
     try:
-        context.model.llava.image_features(pixels, valid)
+        context.model.llava.image_features(pixels, valid, ())
     finally:
         handle.remove()
     fixture.check("out.selected_patches", seen["patches"])

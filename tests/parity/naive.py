@@ -53,7 +53,7 @@ class Pass:
 def read(model, images, input_ids, offset, *, zero) -> Pass:
     view = geometry.PaddedView(side=336, grid=24, mean=geometry.SAM_MEAN, std=geometry.SAM_STD)
     patches = torch.stack([geometry.patch_validity(view.frame(image.shape[:2])) for image in images])
-    features = model.llava.image_features(torch.stack([view.pixels(image) for image in images]), patches)
+    features = model.llava.image_features(torch.stack([view.pixels(image) for image in images]), patches, ())
     owner = [image for image in range(len(images)) for _ in range(offset[image], offset[image + 1])]
     ids, embeddings, keys = [], [], []
     for row, image in zip(input_ids, owner, strict=True):

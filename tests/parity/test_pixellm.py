@@ -254,7 +254,7 @@ def test_tokens_for_the_language_model(baselines, published, name, backbone, tok
         for part, parameter in getattr(llava.network.model.multi_modal_projector, own).named_parameters():
             drawn = tensor(f"model.mm_projector.{rule}.{part}", tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(drawn))
-    features = llava.image_features(views(case), torch.ones(2, tokens**2, dtype=torch.bool))
+    features = llava.image_features(views(case), torch.ones(2, tokens**2, dtype=torch.bool), ())
     first_rows = case["in.offset"][:-1]
     assert error(features[:, ::4], case["mid.image_features_s4"][first_rows]) < 1e-4
 

@@ -14,7 +14,7 @@ import torch
 from anchorseg.method.tokens import IMAGE_TOKEN, TokenRegistry
 from dataset.batch import PADDING
 from dataset.collator import Collator
-from dataset.prompt import SYSTEM, PromptEncoder
+from dataset.prompt import PromptEncoder
 from dataset.sample import AnswerPart, Conversation, RejectSlot, Sample, TargetSlot, Turn
 from model.llava import IMAGE_PLACEHOLDER
 from tests.parity import released
@@ -22,6 +22,7 @@ from tests.parity.batches import collapse, image_views
 from tests.parity.context import Context
 from tests.parity.reference import Row
 from tests.parity.samples import ReferenceFileError
+from utils.prompt_template import SYSTEM, VICUNA
 
 LONGEST = 4096
 BLANK = (8, 8)
@@ -115,6 +116,7 @@ def collate(texts: list[str], offset: list[int], registry: TokenRegistry, contex
     """
     prompt = PromptEncoder(
         registry,
+        VICUNA,
         image_placeholder=IMAGE_PLACEHOLDER,
         num_image_tokens=context.model.config.language_view.num_tokens,
         max_length=LONGEST,
