@@ -7,6 +7,14 @@ LANGUAGE_BACKBONES: dict[str, str] = {
     "llava-pixellm": "model.pixel_llava:PixelLlavaBackbone",
     "llava-pixellm-24": "model.pixel_llava:PixelLlava24Backbone",
 }
+_LLAVA_SIZES = ("tiny", "mini", "7b", "13b")
+LANGUAGE_SIZES: dict[str, tuple[str, ...]] = {
+    "llava-1.5": _LLAVA_SIZES,
+    "qwen3-vl": ("tiny", "2b", "4b", "8b"),
+    "qwen2.5-vl": ("tiny", "7b"),
+    "llava-pixellm": _LLAVA_SIZES,
+    "llava-pixellm-24": _LLAVA_SIZES,
+}
 MASK_BACKBONES: dict[str, str] = {
     "sam": "model.sam:SamBackbone",
     "sam2.1-large": "model.sam2:Sam2Backbone",

@@ -30,10 +30,12 @@ class LanguageBackbone(Protocol):
         vocabulary_tables: names, within the module, of the layers with a row for each token.
         kept_unquantized: names, within the module, of parts that stay whole when the rest is quantized.
         width: D.
+        recordable: whether its parts may be recorded as CUDA graphs: none of them waits for a value.
     """
 
     saved_as: str
     placeholder: int
+    recordable: bool
     vocabulary_tables: tuple[str, ...]
     kept_unquantized: tuple[str, ...]
     width: int
@@ -152,7 +154,7 @@ class MaskBackbone(Protocol):
         """The sizes that go with a named size of the language backbone.
 
         Raises:
-            KeyError: if there is no such size.
+            KeyError: if none do.
         """
 
     @staticmethod

@@ -97,7 +97,7 @@ _TINY = SamSizes(
     iou_head_width=64,
 )
 _MINI = replace(_TINY, encoder_depth=3, global_attention=(2,))
-SIZES = {"tiny": _TINY, "mini": _MINI, "7b": SamSizes(), "13b": SamSizes()}
+SIZES = {"tiny": _TINY, "mini": _MINI}
 
 
 def _image_encoder(sizes: SamSizes) -> nn.Module:
@@ -174,8 +174,8 @@ class SamBackbone(MaskTokenTable, nn.Module):
 
     @staticmethod
     def preset(size: str) -> SamSizes:
-        """ViT-H with 7B and 13B, and two small ones of the same classes."""
-        return SIZES[size]
+        """ViT-H with every published size, and two small ones of the same classes."""
+        return SIZES.get(size, SamSizes())
 
     @staticmethod
     def published_sizes(name: str) -> SamSizes:

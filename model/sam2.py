@@ -115,9 +115,8 @@ class Sam2Backbone(MaskTokenTable, nn.Module):
 
     @classmethod
     def preset(cls, size: str) -> Sam2Sizes:
-        """The published size with 7B and 13B, and a small one of the same classes."""
-        published = PUBLISHED_SIZES[cls.PUBLISHED]
-        return {"tiny": MINIATURE, "mini": MINIATURE, "7b": published, "13b": published}[size]
+        """The published size with every published size, and a small one of the same classes."""
+        return MINIATURE if size in ("tiny", "mini") else PUBLISHED_SIZES[cls.PUBLISHED]
 
     @staticmethod
     def published_sizes(name: str) -> Sam2Sizes:

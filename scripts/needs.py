@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorseg.method.heads import PIXELLM
 from anchorseg.training.settings import SMALL, TrainSettings
-from anchorseg.weights.published import CLIP, LLAVA, RELEASED_GREFCOCO, RELEASED_REASON_SEG, SAM, Weights
+from anchorseg.weights.published import CLIP, LANGUAGE, MASKS, RELEASED_GREFCOCO, RELEASED_REASON_SEG, Weights
 from dataset.registry import FAMILIES, datasets
 from dataset.source import Expected
 from scripts.check_data import mixture
@@ -96,7 +95,7 @@ def of_preset(name: str) -> Needs:
     if settings.size in SMALL:
         about = f"size {settings.size}: its weights come with the project, or it starts from nothing"
         return Needs(weights=(), datasets=found, benchmarks=tuple(places), about=(about,))
-    weights = (LLAVA[settings.size], CLIP if settings.mask_model in PIXELLM else SAM)
+    weights = (LANGUAGE[settings.language_model][settings.size], MASKS[settings.mask_model])
     return Needs(weights=weights, datasets=found, benchmarks=tuple(places))
 
 

@@ -66,7 +66,10 @@ class AnchorSegModel(PreTrainedModel):
     base_model_prefix = "anchorseg"
     main_input_name = "batch"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Block"]
+    _no_split_modules = [
+        "LlamaDecoderLayer", "Qwen3VLTextDecoderLayer", "Qwen2_5_VLDecoderLayer",
+        "CLIPEncoderLayer", "Qwen3VLVisionBlock", "Qwen2_5_VLVisionBlock", "Block",
+    ]  # fmt: skip
     _supports_sdpa = True
 
     def __init__(self, config: AnchorSegConfig) -> None:
@@ -248,6 +251,11 @@ class AnchorSegModel(PreTrainedModel):
     def _check_capture(self, recorder: Callable[[], Recorder]) -> None:
         if recorder is CudaRecorder and self.device.type != "cuda":
             raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
+        if not self.language.recordable:
+            raise SettingsError(
+                f"CUDA graphs do not go with {self.config.language_model}, whose image encoder waits for the sizes of "
+                "images; leave them out"
+            )
         if getattr(self, "is_quantized", False):
             raise SettingsError("CUDA graphs do not go with quantized weights, whose kernels wait for the host")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from anchorseg.method.heads import HEADS, PIXELLM, check_masks, head_entry
 from anchorseg.method.options import LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
-from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
+from model.backbone_names import LANGUAGE_BACKBONES, LANGUAGE_SIZES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
 from utils.settings import Settings, flags_of, setting
 
@@ -49,14 +49,19 @@ class ModelSettings(HeadSettings):
     GROUP: ClassVar[str] = "model"
 
     preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True)
-    size: Literal["tiny", "mini", "7b", "13b"] = setting(
-        "7b", help="sizes of the backbones; tiny starts from nothing, mini has weights that come with the project"
+    size: Literal["tiny", "mini", "2b", "4b", "7b", "8b", "13b"] = setting(
+        "7b",
+        help="size of the language backbone, and of the mask backbone that goes with it; tiny starts from nothing, "
+        "mini has weights that come with the project",
     )
     language_model: str = setting("llava-1.5", help="language backbone", choices=tuple(LANGUAGE_BACKBONES))
     mask_model: str = setting("sam", help="mask backbone", choices=tuple(MASK_BACKBONES))
     head: str = setting("anchorseg", help="what turns hidden states into masks", choices=tuple(HEADS))
     version: str | None = setting(
-        None, help="LLaVA-1.5 folder or hub name (either layout), or an AnchorSeg model folder", may_change=True
+        None,
+        help="folder or hub name of the language backbone, LLaVA-1.5 (either layout) or Qwen-VL, or an AnchorSeg model "
+        "folder",
+        may_change=True,
     )
     vision_tower: str | None = setting(
         None,
@@ -101,6 +106,12 @@ class ModelSettings(HeadSettings):
                 "use --train_scope paper, or --train_embeddings all"
             )
         check_masks(self.head, self.mask_model)
+        sizes = LANGUAGE_SIZES[self.language_model]
+        if self.size not in sizes:
+            raise ValueError(
+                f"--size {self.size}: --language_model {self.language_model} has {', '.join(sizes)}; take one of "
+                "these, or the preset of another backbone"
+            )
         self.method()
         self.lora()
 

@@ -64,10 +64,35 @@ SAM2 = tuple(
     _hub(f"facebook/sam2.1-hiera-{size}", "Apache-2.0", gigabytes)
     for size, gigabytes in {"tiny": 0.16, "small": 0.18, "base-plus": 0.32, "large": 0.9}.items()
 )
+QWEN3 = {
+    "2b": _hub("Qwen/Qwen3-VL-2B-Instruct", "Apache-2.0", 4.3),
+    "4b": _hub("Qwen/Qwen3-VL-4B-Instruct", "Apache-2.0", 8.9),
+    "8b": _hub("Qwen/Qwen3-VL-8B-Instruct", "Apache-2.0", 17.5),
+}
+QWEN2_5 = {"7b": _hub("Qwen/Qwen2.5-VL-7B-Instruct", "Apache-2.0", 16.6)}
+LANGUAGE = {
+    "llava-1.5": LLAVA,
+    "llava-pixellm": LLAVA,
+    "llava-pixellm-24": LLAVA,
+    "qwen3-vl": QWEN3,
+    "qwen2.5-vl": QWEN2_5,
+}
+"""By language backbone and size."""
 RELEASED_REASON_SEG = _hub("rui-qian/hf-AnchorSeg-7b_reason_seg_val_llava1.5_ema", RELEASED)
 RELEASED_GREFCOCO = _hub("rui-qian/hf-AnchorSeg-7b_grefer_seg_llava1.5_ema", RELEASED)
 
-EVERY = (*LLAVA.values(), *ORIGINAL_LLAVA, CLIP, SAM, *SAM2, RELEASED_REASON_SEG, RELEASED_GREFCOCO)
+MASKS = {
+    "sam": SAM,
+    **{f"sam2.1-{weights.name.removeprefix('sam2.1-hiera-')}": weights for weights in SAM2},
+    "pixellm": CLIP,
+    "pixellm-published": CLIP,
+}
+"""By mask backbone."""
+
+EVERY = (
+    *LLAVA.values(), *ORIGINAL_LLAVA, *QWEN3.values(), *QWEN2_5.values(), CLIP, SAM, *SAM2,
+    RELEASED_REASON_SEG, RELEASED_GREFCOCO,
+)  # fmt: skip
 
 
 def named(path: str) -> Weights | None:
