@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 from anchorseg.inference.collate import make_collator
 from anchorseg.method.config import AnchorSegConfig
-from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.settings import ModelSettings
-from anchorseg.weights.folder import tiny_tokenizer_model
-from anchorseg.weights.presets import preset_config
+from anchorseg.weights.folder import tiny_tokenizer
+from anchorseg.weights.presets import new_registry, preset_config
 from dataset.collator import Collator
 from dataset.mixture import Mixture, ResumableBatchSampler
 from dataset.readers.folder import DataFolder
@@ -36,7 +36,8 @@ from utils.seeding import generator_for
 def seven_billion() -> tuple[AnchorSegConfig, TokenRegistry]:
     """Sizes of the 7B model with a small tokenizer; no weight is made."""
     settings = ModelSettings()
-    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*settings.method().token_counts()))
+    name = settings.language_model
+    registry = new_registry(tiny_tokenizer(name), name, settings.method().token_counts())
     return preset_config(settings.size, settings.method(), registry), registry
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from utils.geometry import Frame, ImageView, Size
 from utils.loading import LoadReport
+from utils.prompt_template import PromptTemplate
 
 
 class LanguageBackbone(Protocol):
@@ -31,6 +32,8 @@ class LanguageBackbone(Protocol):
         kept_unquantized: names, within the module, of parts that stay whole when the rest is quantized.
         width: D.
         recordable: whether its parts may be recorded as CUDA graphs: none of them waits for a value.
+        template: what stands around images, questions and answers.
+        tiny_tokenizer: file of the vocabulary of its small sizes, among the package's assets.
     """
 
     saved_as: str
@@ -39,6 +42,8 @@ class LanguageBackbone(Protocol):
     vocabulary_tables: tuple[str, ...]
     kept_unquantized: tuple[str, ...]
     width: int
+    template: PromptTemplate
+    tiny_tokenizer: str
 
     def __init__(self, config: Any) -> None: ...
 

@@ -32,6 +32,7 @@ from model.language_files import LanguageFiles, load_published
 from model.llava_files import NETWORK, check_size, from_transformers, open_llava
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView, Size
 from utils.loading import LoadReport
+from utils.prompt_template import VICUNA
 
 IMAGE_PLACEHOLDER = -200
 """Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
@@ -150,6 +151,8 @@ class LlavaBackbone(nn.Module):
     vocabulary_tables = ("network.model.language_model.embed_tokens", "network.lm_head")
     recordable = True
     kept_unquantized = ("network.model.vision_tower", "network.model.multi_modal_projector", "network.lm_head")
+    template = VICUNA
+    tiny_tokenizer = "tiny_tokenizer.model"
 
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()

@@ -32,15 +32,15 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
     import torch
 
     from anchorseg.method.modeling import AnchorSegModel
-    from anchorseg.method.tokens import TokenRegistry, TokenStrings
     from anchorseg.training.build import choose_trainable, config_of
-    from anchorseg.weights.folder import tiny_tokenizer_model
+    from anchorseg.weights.folder import tiny_tokenizer
+    from anchorseg.weights.presets import new_registry
 
-    strings = TokenStrings.for_bank(*settings.method().token_counts())
-    registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
+    name = settings.language_model
+    registry = new_registry(tiny_tokenizer(name), name, settings.method().token_counts())
     config = config_of(settings, registry)
     if settings.size not in SMALL:
-        config.language_config.text_config.vocab_size = LLAMA_PIECES + len(strings.all)
+        config.language_config.text_config.vocab_size = LLAMA_PIECES + len(registry.new_ids)
     with torch.device("meta"):
         model = AnchorSegModel(config)
         choose_trainable(model, settings, registry)

@@ -8,11 +8,11 @@ from torch import nn
 
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.options import Method
-from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import SMALL
 from anchorseg.weights.folder import tiny_tokenizer_model
-from anchorseg.weights.presets import preset_config
+from anchorseg.weights.presets import new_registry, preset_config
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from utils.seeding import seed_torch
@@ -29,11 +29,10 @@ def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[An
         dtype: of the weights; nothing of another type is allocated on the way.
         device: where the weights are drawn.
     """
-    strings = TokenStrings.for_bank(Method().num_latents)
-    registry = TokenRegistry.create(tiny_tokenizer_model(), strings)
+    registry = new_registry(tiny_tokenizer_model(), "llava-1.5", Method().token_counts())
     if size not in SMALL:
-        added = {token: LLAMA_PIECES + index for index, token in enumerate(strings.all)}
-        registry = TokenRegistry(tiny_tokenizer_model(), strings, added)
+        added = {token: LLAMA_PIECES + index for index, token in enumerate(registry.strings.all)}
+        registry = TokenRegistry(tiny_tokenizer_model(), registry.strings, added)
     config = preset_config(size, Method(), registry)
     seed_torch("real size", size)
     with uninitialized(dtype), torch.device(device):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorseg.evaluation.evaluator import Result
-from anchorseg.method.model_folder import TOKENIZER_FILES
+from anchorseg.method.model_folder import tokenizer_files
 from utils.environment import describe_environment
 from utils.errors import OutputExistsError
 from utils.files import file_digest, read_json, write_json
@@ -51,7 +51,7 @@ class Model:
 def identify(folder: Path) -> Model:
     """The model of a folder, told from another by its configuration, its tokenizer and all its weights."""
     total = hashlib.blake2b(digest_size=16)
-    for path in [folder / "config.json", *(folder / name for name in TOKENIZER_FILES), *weight_files(folder)]:
+    for path in [folder / "config.json", *tokenizer_files(folder), *weight_files(folder)]:
         total.update(f"{path.name} {file_digest(path)}\n".encode())
     return Model(str(folder), total.hexdigest())
 

@@ -28,7 +28,7 @@ class TokenIds:
     segment: int
     reject: int
     reasoning: tuple[int, ...]
-    bos: int
+    bos: int | None
     eos: int
     anchors: tuple[int, ...] = ()
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from anchorseg.method.config import OLD_NAMES, AnchorSegConfig
 from anchorseg.method.heads import head_entry
+from anchorseg.method.pieces import JSON_FILE, MODEL_FILE
 from model.backbones import language_backbone
 from utils.errors import CheckpointError
 from utils.files import read_json
@@ -20,15 +21,15 @@ from utils.loading import match, refused_values
 from utils.shown import shown
 from utils.tensor_files import TensorFiles
 
-TOKENIZER_FILES = ("tokenizer.model", "added_tokens.json")
 FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
-    *TOKENIZER_FILES,
-    "tokenizer.json",
+    MODEL_FILE,
+    "added_tokens.json",
+    JSON_FILE,
     "tokenizer_config.json",
     "README.md",
 )
@@ -201,6 +202,12 @@ def check_ids(folder: Path, found: Mapping[str, Any], config: AnchorSegConfig) -
             f"{folder}: the tokenizer gives the ids {dict(found)}, but config.json says {config.token_ids}; use the "
             "tokenizer that was saved with the model"
         )
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, Path]:
+    """The files that a folder's tokenizer is read from: its vocabulary, and the ids of the added tokens."""
+    vocabulary = MODEL_FILE if (folder / MODEL_FILE).exists() else JSON_FILE
+    return folder / vocabulary, folder / "added_tokens.json"
 
 
 def is_large(folder: Path) -> bool:

@@ -1,26 +1,32 @@
-"""Token registry: strings of the added tokens, their ids, and text to ids as the slow LLaMA tokenizer gives them.
+"""Token registry: strings of the added tokens, their ids, and text to ids.
 
-A tokenizer folder holds `tokenizer.model` (SentencePiece) and `added_tokens.json` (string to id). Text is split at
-the added tokens and at SentencePiece's control symbols, blanks that touch one are dropped, and each piece is encoded
-by itself with SentencePiece's dummy prefix. No LLaMA tokenizer of current transformers gives these ids, whatever its
-`legacy` flag, so a saved folder says the same in a `tokenizer.json` for `AutoTokenizer`.
+A tokenizer folder holds `added_tokens.json` (string to id) and the vocabulary (`anchorseg.method.pieces`). Text is
+split at the added tokens and at the vocabulary's own special tokens, and each piece is encoded by itself.
+
+LLaMA's lies in `tokenizer.model` (SentencePiece). Ids are those of the slow LLaMA tokenizer: blanks that touch a
+special token are dropped, and each piece has SentencePiece's dummy prefix. No LLaMA tokenizer of current transformers
+gives these ids, whatever its `legacy` flag, so a saved folder says the same in a `tokenizer.json` for `AutoTokenizer`.
+
+Qwen's lies in that `tokenizer.json` itself, with the added tokens in it. These take the blanks around them; Qwen's own
+special tokens do not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-import sentencepiece
-
-from anchorseg.method.fast_tokenizer import fast_tokenizer, parse_model
-from utils.errors import CheckpointError
+from anchorseg.method.pieces import JSON_FILE, MODEL_FILE, OtherVocabularyError, Pieces, read_pieces
+from utils.errors import CheckpointError, SettingsError
 from utils.files import read_bytes, read_json, write_bytes, write_json, write_text
 from utils.shown import shown
 
 IMAGE_TOKEN = "<image>"
+QUESTION = "{question}"
+"""Where a prompt template has the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +47,15 @@ class TokenStrings:
             raise ValueError(f"added tokens must differ from each other: {', '.join(self.all)}")
 
     @classmethod
-    def for_bank(cls, num_latents: int, num_anchors: int = 1) -> TokenStrings:
+    def for_bank(
+        cls, num_latents: int, num_anchors: int = 1, image_tokens: tuple[str, str] = ("<im_start>", "<im_end>")
+    ) -> TokenStrings:
         """The paper's names: `<REAS_1>` ... `<REAS_K>`, `<SEG>`, `<REJ>`; of several anchors the last is `<SEG>`, and
         those before it are `<SEG_1>`, `<SEG_2>`, ..."""
+        image_start, image_end = image_tokens
         return cls(
+            image_start=image_start,
+            image_end=image_end,
             reasoning=tuple(f"<REAS_{k}>" for k in range(1, num_latents + 1)),
             anchors=tuple(f"<SEG_{a}>" for a in range(1, num_anchors)),
         )
@@ -64,7 +75,7 @@ class TokenRegistry:
     """Ids of the added tokens and a tokenizer that never splits them.
 
     Args:
-        model: serialised SentencePiece model (the bytes of `tokenizer.model`).
+        model: the bytes of `tokenizer.model` (SentencePiece) or of Qwen's `tokenizer.json`, told apart by content.
         strings: the added tokens' strings.
         added: string to id of every added token.
 
@@ -73,7 +84,7 @@ class TokenRegistry:
     """
 
     def __init__(self, model: bytes, strings: TokenStrings, added: dict[str, int]) -> None:
-        self._pieces = _pieces(model)
+        self._pieces: Pieces = read_pieces(model)
         self._model = model
         self.strings = strings
         self.added = dict(added)
@@ -85,15 +96,21 @@ class TokenRegistry:
                 "Use the tokenizer saved with the model, or the token strings of that model"
             )
         self._names = {index: token for token, index in self.added.items()}
-        self._control = _control_symbols(self._pieces)
-        special = sorted([*self.added, IMAGE_TOKEN, *self._control], key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(re.escape(token) for token in special) + ")")
+        control = self._pieces.control
+        self._new = {token: index for token, index in self.added.items() if control.get(token) != index}
+        taking = (*self._new, IMAGE_TOKEN, *(control if self._pieces.control_takes_blanks else ()))
+        self._takes_blanks = frozenset(taking)
+        self._special = {**control, **self.added}
+        self._split = _splitter([*self._special, IMAGE_TOKEN])
+        self._split_template = _splitter(self._special)
 
     @classmethod
     def create(cls, model: bytes, strings: TokenStrings) -> TokenRegistry:
-        """Register `strings` right after the SentencePiece vocabulary, in order."""
-        base = _pieces(model).vocab_size()
-        return cls(model, strings, {token: base + index for index, token in enumerate(strings.all)})
+        """Register `strings` right after the vocabulary, in order; a special token that it has keeps its id."""
+        pieces = read_pieces(model)
+        new = [token for token in strings.all if token not in pieces.control]
+        ids = {**pieces.control, **{token: len(pieces) + index for index, token in enumerate(new)}}
+        return cls(model, strings, {token: ids[token] for token in strings.all})
 
     @classmethod
     def load(cls, folder: str | Path, strings: TokenStrings) -> TokenRegistry:
@@ -103,14 +120,11 @@ class TokenRegistry:
             CheckpointError: if a file is missing or damaged, an added token of `strings` is not in it, or ids are not
                 those after the pieces.
         """
-        model = Path(folder) / "tokenizer.model"
+        content, added = _read_model(Path(folder)), read_added(folder)
         try:
-            content = read_bytes(model, fail=_damaged)
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"{model} is missing; a model folder holds tokenizer.model and added_tokens.json"
-            ) from None
-        registry = cls(content, strings, read_added(folder))
+            registry = cls(content, strings, added)
+        except OtherVocabularyError as error:
+            raise CheckpointError(f"{Path(folder) / MODEL_FILE} is missing, and {error}") from error
         _check_ids(registry.added, registry._pieces)
         return registry
 
@@ -127,16 +141,15 @@ class TokenRegistry:
         """
         folder = Path(folder)
         self._save_own(folder)
-        control = list(self._control)
-        tokenizer = fast_tokenizer(self._model, self.added, control, IMAGE_TOKEN)
-        write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
+        tokenizer = self._pieces.tokenizer(self.added, IMAGE_TOKEN)
+        write_text(folder / JSON_FILE, tokenizer.to_str(pretty=True) + "\n")
         known = tokenizer.get_added_tokens_decoder()
         flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
         write_json(
             folder / "tokenizer_config.json",
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
-                **self._roles(),
+                **self._pieces.roles,
                 "additional_special_tokens": [*self.strings.all, IMAGE_TOKEN],
                 "added_tokens_decoder": {
                     str(index): {flag: getattr(token, flag) for flag in flags} for index, token in known.items()
@@ -145,37 +158,52 @@ class TokenRegistry:
         )
 
     def save_published(self, folder: str | Path) -> None:
-        """Write the tokenizer as published checkpoints have it, for the slow LLaMA tokenizer of their time."""
+        """Write the tokenizer as published checkpoints have it, for the slow LLaMA tokenizer of their time.
+
+        Raises:
+            SettingsError: if it is none of LLaMA's.
+        """
+        if self._pieces.file != MODEL_FILE:
+            raise SettingsError(
+                f"the tokenizer is of {self._pieces.file}, but published checkpoints have only LLaMA's {MODEL_FILE}; "
+                "write a model folder of this project instead"
+            )
         folder = Path(folder)
         self._save_own(folder)
         values = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": False}
         write_json(
             folder / "tokenizer_config.json",
-            {**values, **self._roles(), "additional_special_tokens": list(self.strings.all)},
+            {**values, **self._pieces.roles, "additional_special_tokens": list(self.strings.all)},
         )
 
     def _save_own(self, folder: Path) -> None:
-        write_bytes(folder / "tokenizer.model", self._model)
+        if self._pieces.file == MODEL_FILE:
+            write_bytes(folder / MODEL_FILE, self._model)
         write_json(folder / "added_tokens.json", self.added)
-
-    def _roles(self) -> dict[str, str]:
-        pieces = self._pieces
-        ids = {"bos_token": pieces.bos_id(), "eos_token": pieces.eos_id(), "unk_token": pieces.unk_id()}
-        return {role: pieces.id_to_piece(index) for role, index in ids.items()}
 
     def __len__(self) -> int:
         """Rows that the embedding table needs."""
-        return max(self._pieces.vocab_size(), *(index + 1 for index in self.added.values()))
+        return max(len(self._pieces), *(index + 1 for index in self.added.values()))
 
     @property
-    def bos_id(self) -> int:
-        """Id of `<s>`."""
-        return self._pieces.bos_id()
+    def pieces(self) -> int:
+        """Number of ids of the vocabulary itself, before what is added."""
+        return len(self._pieces)
+
+    @property
+    def new_ids(self) -> tuple[int, ...]:
+        """Ids of the added tokens that are no special tokens of the vocabulary itself, in order."""
+        return tuple(sorted(self._new.values()))
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of `<s>`; Qwen's vocabulary has none such."""
+        return self._pieces.bos_id
 
     @property
     def eos_id(self) -> int:
-        """Id of `</s>`."""
-        return self._pieces.eos_id()
+        """Id of `</s>` or `<|im_end|>`, which ends an answer."""
+        return self._pieces.eos_id
 
     @property
     def segment_id(self) -> int:
@@ -208,7 +236,7 @@ class TokenRegistry:
         return self.added[self.strings.image_start], self.added[self.strings.image_end]
 
     def encode_piece(self, text: str) -> list[int]:
-        """Encode text that holds no added token, with SentencePiece's dummy prefix."""
+        """Encode text in which no special token is recognized; SentencePiece puts its dummy prefix before it."""
         return self._pieces.encode(text)
 
     def encode(self, text: str, image_id: int) -> list[int]:
@@ -218,31 +246,41 @@ class TokenRegistry:
             text: any text.
             image_id: id that stands for `<image>`.
         """
-        special = {**self._control, **self.added, IMAGE_TOKEN: image_id}
+        special = {**self._special, IMAGE_TOKEN: image_id}
         parts = self._split.split(text)
         ids: list[int] = []
         for index, part in enumerate(parts):
             if part in special:
                 ids.append(special[part])
                 continue
-            part = part.lstrip() if index > 0 else part
-            part = part.rstrip() if index < len(parts) - 1 else part
+            part = part.lstrip() if index > 0 and parts[index - 1] in self._takes_blanks else part
+            part = part.rstrip() if index < len(parts) - 1 and parts[index + 1] in self._takes_blanks else part
+            ids.extend(self.encode_piece(part) if part else [])
+        return ids
+
+    def encode_prompt(self, template: str, question: str = "") -> list[int]:
+        """Encode a prompt's template (`utils.prompt_template`); blanks that touch a special token are dropped.
+
+        Args:
+            template: text with special tokens by their strings, and `{question}` for the question.
+            question: any text; no special token is recognized in it.
+        """
+        ids: list[int] = []
+        for part in self._split_template.split(template):
+            if part in self._special:
+                ids.append(self._special[part])
+                continue
+            part = part.replace(QUESTION, question).strip(" ")
             ids.extend(self.encode_piece(part) if part else [])
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids, added tokens by their strings, `</s>` left out."""
-        words: list[str] = []
-        run: list[int] = []
-        for index in [*ids, None]:
-            if index is not None and index not in self._names:
-                run.append(index)
-                continue
-            words.append(self._pieces.decode(run))
-            run = []
-            if index is not None:
-                words.append(self._names[index])
-        return re.sub(r"\s+([.,!?])", r"\1", " ".join(word for word in words if word)).strip()
+        """Text of ids, added tokens by their strings, `</s>` and other special tokens of the vocabulary left out."""
+        parts: list[str] = []
+        for is_added, group in groupby(ids, key=self._names.__contains__):
+            run = list(group)
+            parts += [self._names[index] for index in run] if is_added else [self._pieces.decode(run)]
+        return self._pieces.join(parts)
 
 
 def read_added(folder: str | Path) -> dict[str, int]:
@@ -268,26 +306,34 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(f"{path}: {reason}; copy it again")
 
 
-def _pieces(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    parse_model(model)
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=model)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise CheckpointError(f"tokenizer.model is damaged ({error!s:.120}); copy it again") from error
+def _read_model(folder: Path) -> bytes:
+    """The bytes of a folder's vocabulary; LLaMA's folders hold a `tokenizer.json` too, which is not read."""
+    for name, is_json in ((MODEL_FILE, False), (JSON_FILE, True)):
+        try:
+            content = read_bytes(folder / name, fail=_damaged)
+        except FileNotFoundError:
+            continue
+        if content.startswith(b"{") != is_json:
+            raise _damaged(folder / name, f"it is {'no' if is_json else 'a'} JSON object")
+        return content
+    raise CheckpointError(
+        f"{folder / MODEL_FILE} is missing, and so is {JSON_FILE}; a model folder holds one of them and "
+        "added_tokens.json"
+    )
 
 
-def _control_symbols(pieces: sentencepiece.SentencePieceProcessor) -> dict[str, int]:
-    """`<unk>`, `<s>` and `</s>`: pieces that no text is encoded to."""
-    ids = (index for index in range(pieces.vocab_size()) if pieces.is_control(index) or pieces.is_unknown(index))
-    return {pieces.id_to_piece(index): index for index in ids}
+def _splitter(special: Collection[str]) -> re.Pattern[str]:
+    """Splits text at special tokens, of which the longest counts."""
+    longest_first = sorted(special, key=len, reverse=True)
+    return re.compile("(" + "|".join(re.escape(token) for token in longest_first) + ")")
 
 
-def _check_ids(added: dict[str, int], pieces: sentencepiece.SentencePieceProcessor) -> None:
+def _check_ids(added: dict[str, int], pieces: Pieces) -> None:
     """Refuse ids that are not those right after the pieces; a string that is itself a piece has the piece's."""
-    size = pieces.vocab_size()
+    size = len(pieces)
     behind = sorted(index for token, index in added.items() if pieces.piece_to_id(token) != index or not token)
     if behind != list(range(size, size + len(behind))):
         raise CheckpointError(
             f"added_tokens.json gives the ids {', '.join(map(str, behind[:12]))}, but the {size} pieces of "
-            f"tokenizer.model are followed by {size} to {size + len(behind) - 1}; both files must be of one model"
+            f"{pieces.file} are followed by {size} to {size + len(behind) - 1}; both files must be of one model"
         )

@@ -11,13 +11,13 @@ from anchorseg.method import model_folder
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.model_folder import is_model_folder, read_config
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.engine_config import checkpoints_gradients
 from anchorseg.training.pretrained import NEW_ROW_STD, join_pretrained, open_parts
 from anchorseg.training.settings import ModelSettings, TrainSettings
 from anchorseg.training.trainable import set_trainable
-from anchorseg.weights.folder import DTYPES, load_model, tiny_tokenizer_model
-from anchorseg.weights.presets import preset_config
+from anchorseg.weights.folder import DTYPES, load_model, tiny_tokenizer
+from anchorseg.weights.presets import new_registry, preset_config
 from model.lora import add_lora, add_token_rows
 from utils.distributed import is_main
 from utils.errors import CheckpointError, SettingsError
@@ -91,7 +91,7 @@ def choose_trainable(model: AnchorSegModel, settings: ModelSettings, registry: T
         add_lora(model.language.adapted, lora)
     if settings.train_embeddings == "new":
         tables = model.language.vocabulary_tables
-        add_token_rows(model.language, tables, sorted(registry.added.values()))  # type: ignore[arg-type]
+        add_token_rows(model.language, tables, list(registry.new_ids))  # type: ignore[arg-type]
     set_trainable(model, settings.train_scope)
 
 
@@ -131,9 +131,10 @@ def config_of(settings: ModelSettings, registry: TokenRegistry) -> AnchorSegConf
 
 
 def _from_scratch(settings: ModelSettings) -> tuple[AnchorSegModel, TokenRegistry]:
-    registry = TokenRegistry.create(tiny_tokenizer_model(), TokenStrings.for_bank(*settings.method().token_counts()))
+    name = settings.language_model
+    registry = new_registry(tiny_tokenizer(name), name, settings.method().token_counts())
     model = AnchorSegModel(config_of(settings, registry))
-    added = list(registry.added.values())
+    added = list(registry.new_ids)
     embeddings = model.get_parameter(f"{model.language.saved_as}.{model.language.vocabulary_tables[0]}.weight")
     embeddings.data[added] = torch.randn(len(added), model.width) * NEW_ROW_STD
     return model.to(DTYPES[settings.precision]), registry

@@ -12,9 +12,9 @@ from transformers.initialization import no_init_weights
 
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.modeling import AnchorSegModel
-from anchorseg.method.tokens import TokenRegistry, TokenStrings
+from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.settings import ModelSettings
-from anchorseg.weights.presets import token_ids
+from anchorseg.weights.presets import new_registry, token_ids
 from anchorseg.weights.shipped import shipped
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
@@ -33,7 +33,7 @@ def join_pretrained(
         CheckpointError: if a file or tensor is missing, unknown, or of another shape or size than the preset's.
     """
     language, masks = open_parts(settings)
-    registry = TokenRegistry.create(language.tokenizer, TokenStrings.for_bank(*settings.method().token_counts()))
+    registry = new_registry(language.tokenizer, settings.language_model, settings.method().token_counts())
     language.config.text_config.vocab_size = len(registry)
     language.config.text_config.pad_token_id = None
     config = AnchorSegConfig(
@@ -49,9 +49,8 @@ def join_pretrained(
     with uninitialized(dtype):
         model = AnchorSegModel(config)
     initialize_new(model, dtype, seed)
-    pieces = len(registry) - len(registry.added)
     reports = [
-        *model.language.load_published(language, dtype, pieces),
+        *model.language.load_published(language, dtype, registry.pieces),
         model.masks.load_published(masks, dtype),
     ]
     return model, registry, reports

@@ -15,6 +15,7 @@ from anchorseg.method.tokens import TokenRegistry
 from anchorseg.weights.card import TrainingRecord, write_card
 from anchorseg.weights.presets import token_ids
 from anchorseg.weights.shipped import ASSETS, shipped
+from model.backbones import language_backbone
 from model.quantization import Quantization, quantization_config
 from utils.errors import SettingsError
 from utils.files import share_files
@@ -27,6 +28,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 def tiny_tokenizer_model() -> bytes:
     """The SentencePiece model of the tiny preset, which lies in the package."""
     return (ASSETS / "tiny_tokenizer.model").read_bytes()
+
+
+def tiny_tokenizer(language_model: str) -> bytes:
+    """The vocabulary of a language backbone's small sizes, which lies in the package.
+
+    Raises:
+        ValueError: for an unknown backbone.
+    """
+    return (ASSETS / language_backbone(language_model).tiny_tokenizer).read_bytes()
 
 
 def load_model(

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.options import MethodOptions
-from anchorseg.method.tokens import TokenRegistry
+from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from model.backbones import language_backbone, mask_backbone
 
 SIZES = ("tiny", "mini", "7b", "13b")
+
+
+def new_registry(model: bytes, language_model: str, counts: tuple[int, int]) -> TokenRegistry:
+    """The tokenizer of a new model: a vocabulary, with the tokens that AnchorSeg adds right after it.
+
+    Args:
+        model: of the vocabulary, as `TokenRegistry` takes it.
+        language_model: name of the language backbone, whose prompts say what stands around an image.
+        counts: latent tokens and anchors of one target, `MethodOptions.token_counts`.
+
+    Raises:
+        CheckpointError: if the vocabulary is damaged.
+        ValueError: for an unknown backbone.
+    """
+    latents, anchors = counts
+    template = language_backbone(language_model).template
+    return TokenRegistry.create(model, TokenStrings.for_bank(latents, anchors, template.image_tokens))
 
 
 def token_ids(registry: TokenRegistry) -> dict[str, object]:

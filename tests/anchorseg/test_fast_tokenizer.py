@@ -32,7 +32,7 @@ def texts(registry):
     splitting = [*strings.all, "<image>", "</s>", "<s>", "<unk>"]
     yield from (form.replace("{}", token) for form in ADJACENT for token in splitting)
     yield from (f"a{blank}{token}{blank}b" for blank in BLANKS for token in splitting)
-    pieces = registry._pieces
+    pieces = registry._pieces._pieces
     words = [pieces.id_to_piece(index).replace("\u2581", " ") for index in range(pieces.vocab_size())]
     yield from words
     rng = random.Random(5)
