@@ -26,8 +26,8 @@ def test_ids_and_labels_of_the_published_batch(shared):
         question, answer = text.split("<image>\n")[1].removesuffix("</s>").split(" ASSISTANT: ")
         parts = [part for piece in answer.split("[SEG]") for part in (piece, TargetSlot(0))][:-1]
         branch = prompt.branch(Conversation((Turn(question, tuple(parts)),)), "record")
-        assert [*prompt.prefix, *branch.ids] == ids[:count]
-        supervised = [-100] * len(prompt.prefix) + [
+        assert [*prompt.prefix(1), *branch.ids] == ids[:count]
+        supervised = [-100] * len(prompt.prefix(1)) + [
             index if flag else -100 for index, flag in zip(branch.ids, branch.supervised, strict=True)
         ]
         assert supervised == labels[:count]
