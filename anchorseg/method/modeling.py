@@ -66,10 +66,7 @@ class AnchorSegModel(PreTrainedModel):
     base_model_prefix = "anchorseg"
     main_input_name = "batch"
     supports_gradient_checkpointing = True
-    _no_split_modules = [
-        "LlamaDecoderLayer", "Qwen3VLTextDecoderLayer", "Qwen2_5_VLDecoderLayer",
-        "CLIPEncoderLayer", "Qwen3VLVisionBlock", "Qwen2_5_VLVisionBlock", "Block",
-    ]  # fmt: skip
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "Block"]
     _supports_sdpa = True
 
     def __init__(self, config: AnchorSegConfig) -> None:
