@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -19,8 +21,13 @@ class FusedRMSNorm(LlamaRMSNorm):
         return rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
 
 
-def fuse_norms(network: nn.Module) -> None:
-    """Replace every RMSNorm of a network that has just been built."""
+def fuse_norms(network: nn.Module, kind: type[Any] = LlamaRMSNorm) -> None:
+    """Replace every RMSNorm of a network that has just been built.
+
+    Args:
+        network: a decoder.
+        kind: its own class, which computes what LLaMA's does.
+    """
     for name, module in list(network.named_modules()):
-        if type(module) is LlamaRMSNorm:
+        if type(module) is kind:
             network.set_submodule(name, FusedRMSNorm(module.weight.numel(), module.variance_epsilon))

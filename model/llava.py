@@ -7,77 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AttentionInterface,
     Cache,
     CLIPVisionConfig,
     DynamicCache,
     LlamaConfig,
-    LlamaModel,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from model.attention_kernels import right_kernels
 from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
 from model.language_files import LanguageFiles, load_published
 from model.llava_files import NETWORK, check_size, from_transformers, open_llava
+from model.zeroing_attention import ATTENTION, last_states
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView, Size
 from utils.loading import LoadReport
 from utils.prompt_template import VICUNA
 
 IMAGE_PLACEHOLDER = -200
 """Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
-
-ZEROING_ATTENTION = "anchorseg_zeroing"
-
-
-def zeroing_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    *,
-    no_key: Tensor,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """Attend under a boolean mask; a query that may see no key gets exactly zero.
-
-    Variable-length flash attention leaves zeros at padded positions, and released weights depend on it. Kernels differ
-    in what they return for a query without a key, and some give NaN gradients to all (`attention_kernels`), so the
-    mask lets such a query see every key, and the zero is written here.
-
-    Args:
-        module: the attention layer.
-        query: (R, heads, T, d); `key` and `value` alike with S positions.
-        attention_mask: (R, 1, T, S) boolean, true where the query may see the key, or what is added to their product,
-            0 or -inf; at least one key is seen in each row.
-        no_key: (R, T, 1) boolean, true for a query that may see no key.
-        kwargs: scaling and dropout, as transformers passes them.
-    """
-    with right_kernels(query, key):
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output.masked_fill(no_key.unsqueeze(-1), 0), None
-
-
-AttentionInterface.register(ZEROING_ATTENTION, zeroing_attention)
-
-LLAVA_ATTENTION = {"text_config": ZEROING_ATTENTION, "vision_config": "sdpa"}
-"""Attention of each part; CLIP needs "sdpa", for eager attention would add its boolean mask as 0 and 1."""
-
-
-CACHE_ARGUMENT = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
-"""The decoder's name for keys and values of earlier positions, which transformers 5.24 changed."""
-
 
 STATISTICS = {"clip": (CLIP_MEAN, CLIP_STD), "sam": (SAM_MEAN, SAM_STD)}
 """Mean and standard deviation of the view, by the names of `Method.clip_statistics`."""
@@ -157,7 +111,7 @@ class LlavaBackbone(nn.Module):
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__()
         self.width: int = config.text_config.hidden_size
-        config._attn_implementation = dict(LLAVA_ATTENTION)
+        config._attn_implementation = dict(ATTENTION)
         # LLaVA-1.5 takes the states of the last layer but one: the layers after it are loaded and saved, but not run.
         self._clip_layers = range(config.vision_config.num_hidden_layers + 1)[config.vision_feature_layer]
         self.network: Any = LlavaForConditionalGeneration(config)
@@ -278,18 +232,7 @@ class LlavaBackbone(nn.Module):
         Returns:
             (R, T, D) states.
         """
-        no_key = ~visible.any(dim=-1, keepdim=True)
-        unseen = ~(visible | no_key).unsqueeze(1)
-        outputs = self.language_model(
-            inputs_embeds=embeddings,
-            position_ids=positions,
-            # As it is added, for every layer would make it of a boolean mask again.
-            attention_mask=embeddings.new_zeros(()).expand(unseen.shape).masked_fill(unseen, -torch.inf),
-            no_key=no_key,
-            use_cache=cache is not None,
-            **{CACHE_ARGUMENT: cache},
-        )
-        return outputs.last_hidden_state
+        return last_states(self.language_model, embeddings, positions, visible, cache)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits (..., V) of states (..., D)."""

@@ -25,12 +25,14 @@ from transformers import (
 )
 
 from model.fixed_cache import FixedCache
+from model.fused_norms import fuse_norms
 from model.language_files import LanguageFiles, load_published
-from model.llava import CACHE_ARGUMENT, IMAGE_PLACEHOLDER, LLAVA_ATTENTION
+from model.llava import IMAGE_PLACEHOLDER
 from model.lora import table_weight
 from model.qwen_files import MODULE, check_size, from_published, open_qwen
 from model.qwen_sizes import QWEN2_5_SIZES, QWEN3_SIZES
 from model.qwen_view import QwenView
+from model.zeroing_attention import ATTENTION, last_states
 from utils.geometry import CLIP_MEAN, CLIP_STD, Size
 from utils.loading import LoadReport
 from utils.prompt_template import QWEN, QWEN_WITH_SYSTEM, PromptTemplate
@@ -60,7 +62,7 @@ class QwenBackbone(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.width: int = config.text_config.hidden_size
-        config._attn_implementation = dict(LLAVA_ATTENTION)
+        config._attn_implementation = dict(ATTENTION)
         self._stacked = len(getattr(config.vision_config, "deepstack_visual_indexes", ()))
         self.tied: bool = config.tie_word_embeddings
         self.vocabulary_tables = (EMBEDDING,) if self.tied else (EMBEDDING, "network.lm_head")
@@ -70,6 +72,7 @@ class QwenBackbone(nn.Module):
         self.network: Any = self.Network(untied)
         if self.tied:
             del self.network.lm_head
+        fuse_norms(self.language_model, type(self.language_model.norm))
         if self._stacked:
             self.language_model._deepstack_process = _add_features
 
@@ -183,20 +186,10 @@ class QwenBackbone(nn.Module):
         self, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Cache | None = None
     ) -> Tensor:
         """See `LanguageBackbone`."""
-        no_key = ~visible.any(dim=-1, keepdim=True)
-        unseen = ~(visible | no_key).unsqueeze(1)
         first, *further = embeddings.split(self.width, dim=-1)
         stacked = {"deepstack_visual_embeds": further} if further else {}
-        outputs = self.language_model(
-            inputs_embeds=first,
-            position_ids=positions if positions.ndim == 2 else positions.permute(2, 0, 1),
-            attention_mask=first.new_zeros(()).expand(unseen.shape).masked_fill(unseen, -torch.inf),
-            no_key=no_key,
-            use_cache=cache is not None,
-            **stacked,
-            **{CACHE_ARGUMENT: cache},
-        )
-        return outputs.last_hidden_state
+        axes = positions if positions.ndim == 2 else positions.permute(2, 0, 1)
+        return last_states(self.language_model, first, axes, visible, cache, **stacked)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageBackbone`."""

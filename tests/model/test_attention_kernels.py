@@ -6,7 +6,7 @@ from torch import nn
 
 from model import attention_kernels
 from model.attention_kernels import choose_cudnn_attention, cudnn_is_wrong, leaves_out_cudnn, right_kernels
-from model.llava import zeroing_attention
+from model.zeroing_attention import zeroing_attention
 from utils.errors import UserError
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from anchorseg.inference.generation import generate
 from dataset.sample import Conversation, TargetSlot, Turn
-from model.llava import zeroing_attention
+from model.zeroing_attention import zeroing_attention
 from tests.conftest import make_batch, make_model, make_sample
 
 HEADS, WIDTH = 2, 64
