@@ -186,7 +186,7 @@ class TokenRegistry:
         return max(len(self._pieces), *(index + 1 for index in self.added.values()))
 
     @property
-    def pieces(self) -> int:
+    def vocabulary_size(self) -> int:
         """Number of ids of the vocabulary itself, before what is added."""
         return len(self._pieces)
 

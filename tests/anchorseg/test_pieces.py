@@ -91,7 +91,11 @@ def test_special_tokens_in_a_text_are_recognized_by_encode_alone(tmp_path):
 def test_ids_follow_the_vocabulary_and_its_special_tokens_keep_theirs():
     registry = qwen(2)
     size = len(values()["model"]["vocab"]) + len(QWEN_SPECIALS)
-    assert registry.pieces == size and registry.new_ids == tuple(range(size, size + 4)) and len(registry) == size + 4
+    assert (
+        registry.vocabulary_size == size
+        and registry.new_ids == tuple(range(size, size + 4))
+        and len(registry) == size + 4
+    )
     assert (registry.segment_id, registry.reject_id, registry.reasoning_ids) == (size, size + 1, (size + 2, size + 3))
     assert registry.image_ids == (size - 5, size - 4)
     assert (registry.bos_id, registry.eos_id) == (None, size - 6)
@@ -169,7 +173,11 @@ def test_a_folder_gives_the_same_ids_again_and_to_auto_tokenizer(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "again")(tried)["input_ids"] == expected
 
     loaded = TokenRegistry.load(tmp_path, registry.strings)
-    assert (loaded.added, loaded.pieces, len(loaded)) == (registry.added, registry.pieces, len(registry))
+    assert (loaded.added, loaded.vocabulary_size, len(loaded)) == (
+        registry.added,
+        registry.vocabulary_size,
+        len(registry),
+    )
     assert [loaded.encode(text, image) for text in tried] == expected
     (tmp_path / "third").mkdir()
     loaded.save(tmp_path / "third")
