@@ -151,6 +151,7 @@ def test_decoded_answers_read_naturally():
     }.items():
         assert registry.decode([*registry.encode(written, -1), registry.eos_id]) == shown
     assert registry.decode(registry.encode("<|im_start|>a<|im_end|>\n<|endoftext|>b", -1)) == "a\nb"
+    assert registry.decode([*registry.image_ids, *registry.encode("a<|vision_end|>", -1)]) == "a"
     assert registry.decode([]) == "" and registry.decode([registry.segment_id]) == "<SEG>"
 
 
