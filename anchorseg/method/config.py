@@ -73,7 +73,7 @@ class AnchorSegConfig(PreTrainedConfig):
         self.method = _checked(head_entry(self.head).Options, self.method, "method")
         super().__post_init__(**kwargs)
         anchors = self.method.get("num_anchors", 1)
-        default = TokenStrings.for_bank(self.method["num_latents"], anchors)
+        default = TokenStrings.for_bank(self.method["num_latents"], anchors, language.template.image_tokens)
         self.tokens = _checked(TokenStrings, self.tokens or default, "tokens")
         if self.token_ids is not None:
             self.token_ids = to_json(_checked(TokenIds, self.token_ids, "token_ids"))

@@ -226,7 +226,10 @@ def _own_values(model: bytes) -> dict[str, Any]:
         raise _damaged(f"it must hold a model but holds {shown(values)}")
     tokens, kinds = values.get("added_tokens"), {"content": str, "id": int, **dict.fromkeys(_FLAGS, bool)}
     if not isinstance(tokens, list) or not all(
-        isinstance(token, dict) and all(type(token.get(key)) is kind for key, kind in kinds.items()) for token in tokens
+        isinstance(token, dict)
+        and token.get("content")
+        and all(type(token.get(key)) is kind for key, kind in kinds.items())
+        for token in tokens
     ):
         raise _damaged(f"its added_tokens are {shown(tokens)}, but must be a list of objects with {', '.join(kinds)}")
     own = [token for token in tokens if not (token["lstrip"] and token["rstrip"])]

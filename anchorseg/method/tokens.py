@@ -95,9 +95,9 @@ class TokenRegistry:
                 f"tokenizer: the added token(s) {', '.join(absent)} have no id; it holds {held}. "
                 "Use the tokenizer saved with the model, or the token strings of that model"
             )
-        self._names = {index: token for token, index in self.added.items()}
         control = self._pieces.control
         self._new = {token: index for token, index in self.added.items() if control.get(token) != index}
+        self._names = {index: token for token, index in self._new.items()}
         taking = (*self._new, IMAGE_TOKEN, *(control if self._pieces.control_takes_blanks else ()))
         self._takes_blanks = frozenset(taking)
         self._special = {**control, **self.added}
@@ -186,7 +186,7 @@ class TokenRegistry:
         return max(len(self._pieces), *(index + 1 for index in self.added.values()))
 
     @property
-    def pieces(self) -> int:
+    def vocabulary_size(self) -> int:
         """Number of ids of the vocabulary itself, before what is added."""
         return len(self._pieces)
 
@@ -232,7 +232,7 @@ class TokenRegistry:
 
     @property
     def image_ids(self) -> tuple[int, int]:
-        """Ids of `<im_start>` and `<im_end>`."""
+        """Ids of the tokens before and behind an image, such as `<im_start>` and `<im_end>`."""
         return self.added[self.strings.image_start], self.added[self.strings.image_end]
 
     def encode_piece(self, text: str) -> list[int]:

@@ -50,7 +50,7 @@ def join_pretrained(
         model = AnchorSegModel(config)
     initialize_new(model, dtype, seed)
     reports = [
-        *model.language.load_published(language, dtype, registry.pieces),
+        *model.language.load_published(language, dtype, registry.vocabulary_size),
         model.masks.load_published(masks, dtype),
     ]
     return model, registry, reports
