@@ -51,7 +51,7 @@ class WordRegistry(TokenRegistry):
     tokenizer gives to English.
     """
 
-    pieces: int
+    vocabulary: int
 
     @classmethod
     def of(cls, size: str, num_latents: int) -> WordRegistry:
@@ -60,12 +60,12 @@ class WordRegistry(TokenRegistry):
         registry = cls(
             tiny_tokenizer_model(), strings, {token: pieces + index for index, token in enumerate(strings.all)}
         )
-        registry.pieces = pieces
+        registry.vocabulary = pieces
         return registry
 
     def encode_piece(self, text: str) -> list[int]:
         """One id, the same in every process, for each word or mark."""
-        return [3 + zlib.crc32(word.encode()) % (self.pieces - 3) for word in WORD.findall(text)]
+        return [3 + zlib.crc32(word.encode()) % (self.vocabulary - 3) for word in WORD.findall(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The ids themselves, for no word is remembered."""

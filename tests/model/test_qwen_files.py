@@ -108,7 +108,7 @@ def test_a_model_is_joined_of_published_parts_and_saved_again(tmp_path, sam, nam
     network = published_folder(tmp_path / "published", name, layout)
     model, registry, reports = join_pretrained(settings_of(tmp_path / "published", name, sam), torch.float32, seed=0)
     assert "0 refused" in str(reports[0])
-    wanted, pieces = network.state_dict(), registry.pieces
+    wanted, pieces = network.state_dict(), registry.vocabulary_size
     for own, value in model.qwen.network.state_dict().items():
         table = own.endswith(("embed_tokens.weight", "lm_head.weight"))
         assert torch.equal(value[:pieces] if table else value, wanted[own][:pieces] if table else wanted[own]), own
