@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.ranks import run_ranks
 from utils.errors import exit_on_error
 
 ROOT = Path(__file__).parents[1]
@@ -36,15 +37,21 @@ def flags(scenes: Path, runs: Path, name: str, *extra: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(arguments: list[str], *, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess:
-    """Start training as users do: python for one process, the deepspeed launcher for several."""
-    launcher = [sys.executable]
-    if ranks > 1:
-        deepspeed = str(Path(sys.executable).with_name("deepspeed"))
-        launcher = [deepspeed, "--num_accelerators", str(ranks), "--master_port", str(29500 + os.getpid() % 1000)]
+def run(
+    arguments: list[str], *, ranks: int = 1, check: bool = True, launcher: bool = False
+) -> subprocess.CompletedProcess:
+    """Start training as users do: python for one process, for several with the deepspeed launcher or without it."""
     # One thread each, so that sums are cut the same way with one rank and with two.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
+    if launcher:
+        deepspeed = str(Path(sys.executable).with_name("deepspeed"))
+        port = str(29500 + os.getpid() % 1000)
+        command = [deepspeed, "--num_accelerators", str(ranks), "--master_port", port, *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    elif ranks > 1:
+        done = run_ranks(arguments, ranks, OMP_NUM_THREADS="1")
+    else:
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 
@@ -98,7 +105,7 @@ def test_resume_in_the_middle_goes_on_exactly(scenes, trained):
 
 def test_two_ranks_equal_one_rank_with_twice_the_accumulation(scenes, trained):
     run(flags(scenes, trained, "one", "--grad_accumulation_steps", "2"))
-    run(flags(scenes, trained, "two", "--grad_accumulation_steps", "1"), ranks=2)
+    run(flags(scenes, trained, "two", "--grad_accumulation_steps", "1"), ranks=2, launcher=True)
     assert losses(trained, "two") == pytest.approx(losses(trained, "one"), rel=1e-4)
     assert losses(trained, "two", "train/grad_norm") == pytest.approx(
         losses(trained, "one", "train/grad_norm"), rel=1e-3
@@ -224,6 +231,7 @@ POISON = """
 import sys
 import train_ds
 from deepspeed.runtime.engine import DeepSpeedEngine
+from tests.ranks import run_ranks
 from utils.errors import exit_on_error
 backward, count = DeepSpeedEngine.backward, [0]
 def poisoned(self, loss, *arguments, **options):
