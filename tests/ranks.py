@@ -38,7 +38,10 @@ def start_ranks(arguments: list[str], ranks: int, outputs: list[int], **environm
 
 
 def run_ranks(arguments: list[str], ranks: int, **environment: str) -> subprocess.CompletedProcess:
-    """Run all ranks to their end; where one fails, the others are ended, and its status is that of all."""
+    """Run all ranks to their end; where one fails, the others are ended, and its status is that of all.
+
+    What they say, on either stream, is both in `stdout` and in `stderr`, rank after rank.
+    """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         files = [opened.enter_context(Path(folder, str(rank)).open("w+")) for rank in range(ranks)]
         started = start_ranks(arguments, ranks, [file.fileno() for file in files], **environment)
@@ -47,7 +50,7 @@ def run_ranks(arguments: list[str], ranks: int, **environment: str) -> subproces
                 for process in started:
                     process.kill()
             time.sleep(0.05)
-        said = [Path(file.name).read_text() for file in files]
+        said = "".join(Path(file.name).read_text() for file in files)
     # That of the rank that failed first; those that were ended with it have a negative one.
     status = max(process.returncode for process in started) or min(process.returncode for process in started)
-    return subprocess.CompletedProcess(arguments, status, stdout=said[0], stderr="".join(said))
+    return subprocess.CompletedProcess(arguments, status, stdout=said, stderr=said)

