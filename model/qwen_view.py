@@ -16,7 +16,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from utils.geometry import Frame, Size, check_rgb
 
 MAX_RATIO = 200
-"""Of an image's sides: what `smart_resize` takes."""
+"""Of an image's sides, as its processor takes them; what is longer is stretched to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +49,11 @@ class QwenView:
         return "qwen", self.patch, self.merge, self.least, self.most, self.mean, self.std
 
     def frame(self, size: Size) -> Frame:
-        """See `ImageView`.
-
-        Raises:
-            ValueError: for an image whose sides are too different.
-        """
+        """See `ImageView`."""
         side = self.patch * self.merge
-        if max(size) > MAX_RATIO * min(size):
-            raise ValueError(
-                f"An image is {size[0]} x {size[1]}: Qwen-VL takes sides of which one is at most {MAX_RATIO} times the "
-                "other; cut it."
-            )
-        view = smart_resize(*size, factor=side, min_pixels=self.least * side**2, max_pixels=self.most * side**2)
+        height, width = (max(own, -(-other // MAX_RATIO)) for own, other in zip(size, reversed(size), strict=True))
+        limits = {"min_pixels": self.least * side**2, "max_pixels": self.most * side**2}
+        view = smart_resize(height, width, factor=side, **limits)
         return Frame(view, view, (view[0] // side, view[1] // side))
 
     def positions(self, frame: Frame) -> Tensor:

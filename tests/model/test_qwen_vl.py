@@ -80,11 +80,14 @@ def test_views_are_those_of_its_processor(name):
 
 
 @all_backbones
-@torch.no_grad()
-def test_an_image_too_long_is_refused(name):
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (1, 1), (4000, 6000)])
+def test_images_of_every_shape_have_a_view(name, size):
+    """Its processor refuses those that are more than 200 times as long as wide."""
     _, _, view = backbone_of(name)
-    with pytest.raises(ValueError, match="An image is 3 x 700: Qwen-VL takes sides of which one is at most 200 times"):
-        view.pixels(np.zeros((3, 700, 3), dtype=np.uint8))
+    frame = view.frame(size)
+    assert 1 <= frame.num_tokens <= view.most and frame.grid[0] * view.patch * view.merge == frame.view[0]
+    assert view.pixels(np.zeros((*size, 3), dtype=np.uint8)).shape[0] == frame.num_tokens * view.merge**2
+    assert view.positions(frame).shape == (frame.num_tokens, 3)
 
 
 def own_features(backbone, view) -> tuple[torch.Tensor, list]:
