@@ -1,20 +1,35 @@
 """Which backbones there are, declared apart from torch, so that a command line is read at once."""
 
-LANGUAGE_BACKBONES: dict[str, str] = {
-    "llava-1.5": "model.llava:LlavaBackbone",
-    "qwen3-vl": "model.qwen_vl:QwenBackbone",
-    "qwen2.5-vl": "model.qwen_vl:Qwen25Backbone",
-    "llava-pixellm": "model.pixel_llava:PixelLlavaBackbone",
-    "llava-pixellm-24": "model.pixel_llava:PixelLlava24Backbone",
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageEntry:
+    """A language backbone, as far as a command line asks.
+
+    Attributes:
+        place: module and class.
+        sizes: by name.
+        crops: whether it can look at the middle of an image alone, `--clip_view crop`.
+        recordable: whether its parts may be recorded as CUDA graphs: none of them waits for a value.
+    """
+
+    place: str
+    sizes: tuple[str, ...] = ("tiny", "mini", "7b", "13b")
+    crops: bool = False
+    recordable: bool = True
+
+
+LANGUAGE_BACKBONES = {
+    "llava-1.5": LanguageEntry(place="model.llava:LlavaBackbone", crops=True),
+    "qwen3-vl": LanguageEntry(place="model.qwen_vl:QwenBackbone", sizes=("tiny", "2b", "4b", "8b"), recordable=False),
+    "qwen2.5-vl": LanguageEntry(place="model.qwen_vl:Qwen25Backbone", sizes=("tiny", "7b"), recordable=False),
+    "llava-pixellm": LanguageEntry(place="model.pixel_llava:PixelLlavaBackbone"),
+    "llava-pixellm-24": LanguageEntry(place="model.pixel_llava:PixelLlava24Backbone"),
 }
-_LLAVA_SIZES = ("tiny", "mini", "7b", "13b")
-LANGUAGE_SIZES: dict[str, tuple[str, ...]] = {
-    "llava-1.5": _LLAVA_SIZES,
-    "qwen3-vl": ("tiny", "2b", "4b", "8b"),
-    "qwen2.5-vl": ("tiny", "7b"),
-    "llava-pixellm": _LLAVA_SIZES,
-    "llava-pixellm-24": _LLAVA_SIZES,
-}
+"""Names in a model's configuration."""
 MASK_BACKBONES: dict[str, str] = {
     "sam": "model.sam:SamBackbone",
     "sam2.1-large": "model.sam2:Sam2Backbone",

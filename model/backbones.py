@@ -31,14 +31,12 @@ class LanguageBackbone(Protocol):
         vocabulary_tables: names, within the module, of the layers with a row for each token.
         kept_unquantized: names, within the module, of parts that stay whole when the rest is quantized.
         width: D.
-        recordable: whether its parts may be recorded as CUDA graphs: none of them waits for a value.
         template: what stands around images, questions and answers.
         tiny_tokenizer: file of the vocabulary of its small sizes, among the package's assets.
     """
 
     saved_as: str
     placeholder: int
-    recordable: bool
     vocabulary_tables: tuple[str, ...]
     kept_unquantized: tuple[str, ...]
     width: int
@@ -214,7 +212,8 @@ def language_backbone(name: str) -> type[LanguageBackbone]:
     Raises:
         ValueError: for an unknown name.
     """
-    return _resolve(name, LANGUAGE_BACKBONES, "language_model")
+    places = {known: entry.place for known, entry in LANGUAGE_BACKBONES.items()}
+    return _resolve(name, places, "language_model")
 
 
 def mask_backbone(name: str) -> type[MaskBackbone]:

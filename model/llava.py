@@ -103,7 +103,6 @@ class LlavaBackbone(nn.Module):
     saved_as = "llava"
     placeholder = IMAGE_PLACEHOLDER
     vocabulary_tables = ("network.model.language_model.embed_tokens", "network.lm_head")
-    recordable = True
     kept_unquantized = ("network.model.vision_tower", "network.model.multi_modal_projector", "network.lm_head")
     template = VICUNA
     tiny_tokenizer = "tiny_tokenizer.model"

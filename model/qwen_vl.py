@@ -52,7 +52,6 @@ class QwenBackbone(nn.Module):
     kept_unquantized = ("network.model.visual", "network.lm_head")
     template: PromptTemplate = QWEN
     tiny_tokenizer = "tiny_tokenizer.json"
-    recordable = False
     MODEL_TYPE: ClassVar[str] = "qwen3_vl"
     Config: ClassVar[Any] = Qwen3VLConfig
     Network: ClassVar[Any] = Qwen3VLForConditionalGeneration

@@ -22,6 +22,7 @@ from anchorseg.method.head import Head, ImageContext, Segmentation
 from anchorseg.method.heads import head_entry
 from anchorseg.method.options import MethodOptions
 from dataset.batch import PADDING, PREFIX, BankPositions, Batch, Images, Sequences
+from model.backbone_names import LANGUAGE_BACKBONES
 from model.backbones import LanguageBackbone, MaskBackbone, language_backbone, mask_backbone
 from utils.cuda_graphs import CudaRecorder, Recorder
 from utils.errors import SettingsError
@@ -248,7 +249,7 @@ class AnchorSegModel(PreTrainedModel):
     def _check_capture(self, recorder: Callable[[], Recorder]) -> None:
         if recorder is CudaRecorder and self.device.type != "cuda":
             raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
-        if not self.language.recordable:
+        if not LANGUAGE_BACKBONES[self.config.language_model].recordable:
             raise SettingsError(
                 f"CUDA graphs do not go with {self.config.language_model}, whose image encoder waits for the sizes of "
                 "images; leave them out"

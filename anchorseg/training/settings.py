@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from anchorseg.method.heads import HEADS, PIXELLM, check_masks, head_entry
-from anchorseg.method.options import LossWeights, Method, MethodOptions
+from anchorseg.method.options import LisaOptions, LossWeights, Method, MethodOptions
 from dataset.registry import FAMILIES
-from model.backbone_names import LANGUAGE_BACKBONES, LANGUAGE_SIZES, MASK_BACKBONES
+from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.lora_settings import LoraSettings
 from utils.settings import Settings, flags_of, setting
 
@@ -106,14 +106,25 @@ class ModelSettings(HeadSettings):
                 "use --train_scope paper, or --train_embeddings all"
             )
         check_masks(self.head, self.mask_model)
-        sizes = LANGUAGE_SIZES[self.language_model]
-        if self.size not in sizes:
-            raise ValueError(
-                f"--size {self.size}: --language_model {self.language_model} has {', '.join(sizes)}; take one of "
-                "these, or the preset of another backbone"
-            )
+        self._check_language()
         self.method()
         self.lora()
+
+    def _check_language(self) -> None:
+        entry, named = LANGUAGE_BACKBONES[self.language_model], f"--language_model {self.language_model}"
+        if self.size not in entry.sizes:
+            raise ValueError(
+                f"--size {self.size}: {named} has {', '.join(entry.sizes)}; take one of these, or the preset of "
+                "another backbone"
+            )
+        method = self.method()
+        if isinstance(method, LisaOptions) and method.clip_view == "crop" and not entry.crops:
+            raise ValueError(f"--clip_view crop: {named} reads whole images; pass --clip_view pad")
+        if self.cuda_graphs and not entry.recordable:
+            raise ValueError(
+                f"--cuda_graphs: the image encoder of {named} waits for the sizes of images, which a graph cannot; "
+                "leave --cuda_graphs out"
+            )
 
     def method(self) -> MethodOptions:
         """Options of the head's method."""
