@@ -67,7 +67,7 @@ def test_inference_and_scaling_run(capsys):
     printed = last_line(capsys)
     assert set(printed["costs"]) == {"forced", "written"}
     read, write = (set(printed["parts"][name]) for name in ("read", "write"))
-    assert read == {flops.CLIP, flops.FORWARD, flops.SAM_ENCODER, "rest"} and write == {flops.FORWARD, "rest"}
+    assert read == {flops.VISION, flops.FORWARD, flops.MASK_ENCODER, "rest"} and write == {flops.FORWARD, "rest"}
     assert all(seconds > 0 for parts in printed["parts"].values() for seconds in parts.values())
     scaling.main(["--size", "tiny", "--counts", "1", "--heights", "60", "--ranks", "--repeats", "1"])
     assert set(last_line(capsys)["series"]) == {"conversations", "image height", "questions"}
