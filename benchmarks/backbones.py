@@ -48,7 +48,7 @@ def counted(language_model: str, size: str, rows: Rows, mask_model: str) -> Coun
         rows: of the vocabulary tables that train.
         mask_model: see `language_model`.
     """
-    backbones = {"language_model": language_model, "mask_model": mask_model}
+    backbones: dict[str, Any] = {"language_model": language_model, "mask_model": mask_model}
     model, registry = build(size, dtype=flops.DTYPE, device="meta", rows=rows, **backbones)
     parameters = list(model.parameters())
     groups = {name: sum(p.numel() for p in group) for name, group in trainable_groups(model).items()}

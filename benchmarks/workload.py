@@ -29,13 +29,11 @@ from model.backbone_names import LANGUAGE_SIZES
 from model.backbones import language_backbone
 from model.pixel_masks import PixelSizes
 from model.sam import SamSizes
-from scripts.random_weights import draw_weights
+from scripts.random_weights import draw_weights, published_pieces
 from utils.seeding import generator_for, seed_torch
 
 SMALL_PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "deep": 2000}
 """Vocabulary below the real sizes: one whose head has the same share of the work."""
-PIECES = {"llava-1.5": 32_000, "qwen3-vl": 151_669, "qwen2.5-vl": 151_665}
-"""Vocabulary at the real sizes: LLaMA's for whatever is not named here."""
 LLAMA_SPECIAL = 3
 """Special tokens among SMALL_PIECES."""
 WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]|\n")
@@ -73,7 +71,7 @@ class WordRegistry(TokenRegistry):
         if size in SMALL_PIECES:
             pieces = first + SMALL_PIECES[size] - LLAMA_SPECIAL
         else:
-            pieces = PIECES.get(language_model, PIECES["llava-1.5"])
+            pieces = published_pieces(language_model)
         new = [token for token in strings.all if token not in own]
         added = {token: own[token] for token in strings.all if token in own}
         registry = cls(model, strings, {**added, **{token: pieces + index for index, token in enumerate(new)}})

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from anchorseg.training.build import build_for_training
-from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
+from anchorseg.training.engine_config import ROOMY_GB, build_optimizer, checkpoints_gradients, deepspeed_config
 from anchorseg.training.merging import max_difference, read_run_settings
 from anchorseg.training.settings import OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
@@ -182,6 +182,10 @@ def test_activations_are_recomputed_where_asked_and_auto_keeps_them_without_a_gp
     assert chosen == {"on": True, "off": False}
     if not torch.cuda.is_available():
         assert not checkpoints_gradients(OptimizationSettings(), "7b")
+
+
+def test_every_size_says_what_it_needs_to_keep_activations():
+    assert set(ROOMY_GB) == {size for sizes in LANGUAGE_SIZES.values() for size in sizes}
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("auto", "auto")])
