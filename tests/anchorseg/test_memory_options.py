@@ -15,6 +15,7 @@ from anchorseg.training.engine_config import ROOMY_GB, build_optimizer, checkpoi
 from anchorseg.training.merging import max_difference, read_run_settings
 from anchorseg.training.settings import OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
+from model.backbone_names import LANGUAGE_SIZES
 from utils.errors import SettingsError
 from utils.settings import to_dict
 
