@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
@@ -47,6 +48,17 @@ class _Operations(TorchDispatchMode):
         with self:
             result = func.decompose(*inputs[0], **inputs[1])
         return func(*inputs[0], **inputs[1]) if result is NotImplemented else result
+
+
+class _HostValues(TorchFunctionMode):
+    """Leaves numbers that are to become a tensor on meta on the CPU, for Qwen-VL's shapes depend on their values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call one function."""
+        kwargs = dict(kwargs or {})
+        if func is torch.tensor and torch.device(kwargs.get("device") or "cpu").type == "meta":
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
 
 
 def tensors_in(inputs: Any) -> Iterator[Tensor]:
@@ -90,7 +102,7 @@ class Counter:
         return self._operations.total
 
     @contextmanager
-    def watch(self, modules: Sequence[tuple[str, nn.Module]]) -> Iterator[None]:
+    def watch(self, modules: Sequence[tuple[str, nn.Module]] = ()) -> Iterator[None]:
         """Count, and add what each named module does forward to `modules`; none may be within another."""
-        with growth_in(modules, lambda: self.total, self.modules), self._operations:
+        with growth_in(modules, lambda: self.total, self.modules), _HostValues(), self._operations:
             yield

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from benchmarks.counting import Counter, on_meta
 from benchmarks.plot import draw_lines
 from benchmarks.workload import WordRegistry, answer_ids, build, collate, questions_of, samples
 from dataset.batch import Batch
+from model.lora import table_parameters
 
-CLIP, SAM_ENCODER, HEAD, REST = "CLIP and projector", "SAM encoder", "lm_head, both ways", "mask decoder, both ways"
+VISION, MASK_ENCODER = "image tokens", "mask encoder"
+HEAD, REST = "vocabulary head, both ways", "mask decoder, both ways"
 FORWARD, RECOMPUTED, BACKWARD = "language model, forward", "language model, recomputed", "language model, backward"
-PARTS = (CLIP, FORWARD, RECOMPUTED, BACKWARD, HEAD, SAM_ENCODER, REST)
+PARTS = (VISION, FORWARD, RECOMPUTED, BACKWARD, HEAD, MASK_ENCODER, REST)
 CONVERSATIONS = (1, 3, 9, 27)
 DTYPE = torch.bfloat16
 
@@ -38,16 +41,51 @@ Forward = Callable[[AnchorSegModel, Batch], AnchorSegOutput]
 
 
 def large_modules(model: AnchorSegModel) -> list[tuple[str, nn.Module]]:
-    """The modules that have a row of their own."""
-    inner = model.llava.network.model
+    """The modules that have a row of their own; the vocabulary head, which may be no module, is not among them."""
+    language: Any = model.language
+    inner = language.network.model
+    if hasattr(inner, "visual"):
+        vision = [inner.visual]
+    else:  # LLaVA's tower is called layer by layer
+        vision = [inner.vision_tower.embeddings, *inner.vision_tower.encoder.layers, inner.multi_modal_projector]
     return [
-        (CLIP, inner.vision_tower.embeddings),
-        *((CLIP, layer) for layer in inner.vision_tower.encoder.layers),
-        (CLIP, inner.multi_modal_projector),
-        (FORWARD, inner.language_model),
-        (HEAD, model.llava.lm_head),
-        (SAM_ENCODER, model.sam.image_encoder),
+        *((VISION, module) for module in vision),
+        (FORWARD, language.adapted),
+        (MASK_ENCODER, model.masks.image_encoder),
     ]
+
+
+@contextmanager
+def watched(model: AnchorSegModel, counter: Counter) -> Iterator[list[Tensor]]:
+    """Within, operations are counted by module and in the vocabulary head; gives what the head read."""
+    language: Any = model.language
+    plain, read = language.logits, []
+
+    def logits(hidden: Tensor) -> Tensor:
+        read.append(hidden)
+        began = counter.total
+        result = plain(hidden)
+        counter.modules[HEAD] = counter.modules.get(HEAD, 0) + counter.total - began
+        return result
+
+    language.logits = logits
+    try:
+        with counter.watch(large_modules(model)):
+            yield read
+    finally:
+        del language.logits
+
+
+def _head_backward(model: AnchorSegModel, hidden: Tensor, counter: Counter) -> int:
+    """Operations of the vocabulary head's gradients alone: tied tables also read ids, far below."""
+    language: Any = model.language
+    table = language.get_submodule(language.vocabulary_tables[-1])
+    alone = hidden.detach().requires_grad_()
+    wanted = [alone, *(weight for weight in table_parameters(table) if weight.requires_grad)]
+    logits = language.logits(alone)
+    began = counter.total
+    torch.autograd.grad(logits, wanted, torch.empty_like(logits))
+    return counter.total - began
 
 
 def step_parts(model: AnchorSegModel, batch: Batch, forward: Forward) -> Parts:
@@ -55,24 +93,24 @@ def step_parts(model: AnchorSegModel, batch: Batch, forward: Forward) -> Parts:
     objective = Objective(OptimizationSettings().loss_weights(), model.head)
     counter = Counter()
     states: list[Tensor] = []
-    catch = model.llava.language_model.register_forward_hook(lambda *call: states.append(call[2].last_hidden_state))
-    with counter.watch(large_modules(model)):
+    adapted: Any = model.language.adapted
+    catch = adapted.register_forward_hook(lambda *call: states.append(call[2].last_hidden_state))
+    with watched(model, counter) as read:
         output = forward(model, batch)
         total = objective(output, batch).total
     catch.remove()
     parts, forwards = dict(counter.modules), counter.total
     # Hooks of a layer itself stay outside its checkpoint.
-    inside = [part for layer in model.llava.language_model.layers for part in layer.children()]
+    inside = [part for layer in adapted.layers for part in layer.children()]
     with counter.watch([(RECOMPUTED, part) for part in inside]):
         # The head alone first, then everything; its hook on the states tells the heads from the language model.
-        wanted = [states[0], model.llava.lm_head.weight]
-        torch.autograd.grad(output.logits, wanted, torch.empty_like(output.logits), retain_graph=True)
+        head = _head_backward(model, read[0], counter)
         began = counter.total
         reached: list[int] = []
         states[0].register_hook(lambda gradient: reached.append(counter.total))
         total.backward()
     model.zero_grad()
-    head, again = began - forwards, counter.modules.get(RECOMPUTED, 0)
+    again = counter.modules.get(RECOMPUTED, 0)
     return {
         **parts,
         HEAD: parts[HEAD] + head,
@@ -98,12 +136,10 @@ def training(model: AnchorSegModel, registry: WordRegistry, images: int, convers
 @torch.inference_mode()
 def forced(model: AnchorSegModel, registry: WordRegistry, questions: int) -> dict[str, Parts]:
     """Operations of masks for answers that are in the prompt, as published numbers are made."""
-    plain, shared = (
-        on_meta(collate(model, registry, samples(1, questions), share_prefix=share), DTYPE) for share in (False, True)
-    )
+    plain = on_meta(collate(model, registry, samples(1, questions), share_prefix=False), DTYPE)
     with naive.published(model):
         apart = _inference_parts(model, lambda: naive.forward(model, plain), 0)
-    return {"naive": apart, "ours": _inference_parts(model, lambda: model(shared), 0)}
+    return {"naive": apart, "ours": forced_parts(model, registry, questions)}
 
 
 @torch.inference_mode()
@@ -133,24 +169,32 @@ def written(model: AnchorSegModel, registry: WordRegistry, questions: int) -> di
 
 def _inference_parts(model: AnchorSegModel, call: Callable[[], object], logits: int) -> Parts:
     counter = Counter()
-    with counter.watch(large_modules(model)):
+    with watched(model, counter):
         call()
     parts = dict(counter.modules)
     rest = counter.total - sum(parts.values())
-    return {**parts, HEAD: parts.get(HEAD, 0) + 2 * logits * model.llava.lm_head.weight.numel(), REST: rest}
+    table = model.config.language_config.text_config.vocab_size * model.width
+    return {**parts, HEAD: parts.get(HEAD, 0) + 2 * logits * table, REST: rest}
+
+
+@torch.inference_mode()
+def forced_parts(model: AnchorSegModel, registry: WordRegistry, questions: int) -> Parts:
+    """Operations of this project's masks for answers that are in the prompt, all questions about one image."""
+    shared = on_meta(collate(model, registry, samples(1, questions), share_prefix=True), DTYPE)
+    return _inference_parts(model, lambda: model(shared), 0)
 
 
 def summary(found: dict[str, Parts]) -> dict[str, Any]:
     """Sums and ratios; `cached` is ours without SAM's encoder."""
     plain, ours = (sum(found[name].values()) for name in ("naive", "ours"))
-    cached = ours - found["ours"][SAM_ENCODER]
+    cached = ours - found["ours"][MASK_ENCODER]
     return {**found, "ratio": ours / plain, "ratio_cached": cached / plain}
 
 
 def table(title: str, found: dict[str, Parts]) -> str:
     """One line a part, in TFLOP."""
     plain, ours = found["naive"], found["ours"]
-    cached = {**ours, SAM_ENCODER: 0}
+    cached = {**ours, MASK_ENCODER: 0}
     rows = {part: [way.get(part, 0) for way in (plain, ours, cached)] for part in PARTS}
     rows["all"] = [sum(way.values()) for way in (plain, ours, cached)]
     lines = [f"{title:<44}{'naive':>10}{'ours':>10}{'cached':>10}{'ours/naive':>12}{'cached':>8}"]
@@ -203,7 +247,7 @@ def draw(path: Path, size: str, images: int, steps: dict[int, dict[str, Parts]])
         "naive": [sum(found["naive"].values()) / 1e12 for found in steps.values()],
         "ours": [sum(found["ours"].values()) / 1e12 for found in steps.values()],
         "ours, SAM features stored": [
-            (sum(found["ours"].values()) - found["ours"][SAM_ENCODER]) / 1e12 for found in steps.values()
+            (sum(found["ours"].values()) - found["ours"][MASK_ENCODER]) / 1e12 for found in steps.values()
         ],
     }
     title = f"TFLOP of a training step, {size.upper()}, {images} images"

@@ -1,5 +1,7 @@
 """Memory of one GPU, calculated at real sizes: `python -m benchmarks.memory --size 7b`.
 
+`--language_model` and `--mask_model` choose other backbones than LLaVA-1.5 and SAM.
+
 Weights and the optimizer's state follow from the parameters and from what DeepSpeed 0.19.8 allocates under ZeRO 2;
 activations are counted on the meta device, where nothing is allocated, with what CUDA's kernels keep.
 """
@@ -10,7 +12,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +25,9 @@ from anchorseg.training.engine_config import BITSANDBYTES, deepspeed_config
 from anchorseg.training.settings import ModelSettings, OptimizationSettings, TrainSettings
 from benchmarks.counting import Counter, on_meta
 from benchmarks.live_bytes import LiveBytes, cuda_kernels
-from benchmarks.workload import SIZE_NAMES, Size, WordRegistry, answer_ids, collate, empty, questions_of, samples
+from benchmarks.workload import ALL_SIZES, WordRegistry, answer_ids, collate, empty, preset_size, questions_of, samples
 from dataset.batch import Batch
+from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from model.quantization import Quantization
 
 DTYPE = torch.bfloat16
@@ -207,32 +210,34 @@ def build_meta(settings: ModelSettings, size: str, *, trains: bool) -> tuple[Anc
 
 def settings_of(size: str, **options: Any) -> TrainSettings:
     """The recipe of a size, dropout included."""
-    known = cast(Size, size) if size != "mid" else "tiny"
-    return TrainSettings(size=known, lora_r=RANKS.get(size, 8), **options)
+    return TrainSettings(size=preset_size(size), lora_r=RANKS.get(size, 8), **options)
 
 
-def training(size: str, make_batch: Callable[[AnchorSegModel, WordRegistry], Batch]) -> dict[str, Peak]:
-    """Peaks of all settings."""
+def training(
+    size: str, make_batch: Callable[[AnchorSegModel, WordRegistry], Batch], **backbones: Any
+) -> dict[str, Peak]:
+    """Peaks of all settings; `backbones` by the names of their settings."""
     found = {}
     for rows in ("all", "new"):
-        settings = settings_of(size, train_embeddings=rows)
+        settings = settings_of(size, train_embeddings=rows, **backbones)
         model, registry = build_meta(settings, size, trains=True)
         batch = make_batch(model, registry)
         for checkpointing in ("off", "on"):
             if checkpointing == "on":
-                model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
+                adapted: Any = model.language.adapted
+                adapted.activation_checkpointing_enable({"use_reentrant": False})
             with cuda_kernels():
                 counted = activations(model, batch, settings)
             for name, options in OPTIMISERS.items():
-                chosen = settings_of(size, train_embeddings=rows, **options)
+                chosen = settings_of(size, train_embeddings=rows, **options, **backbones)
                 found[f"{rows}, {name}, checkpointing {checkpointing}"] = peak_of(model, chosen, counted)
     return found
 
 
 @torch.inference_mode()
-def inference(size: str, questions: int, height: int, width: int) -> dict[str, dict[str, int]]:
+def inference(size: str, questions: int, height: int, width: int, **backbones: Any) -> dict[str, dict[str, int]]:
     """Weights, what an image that was read holds, and the most while it is read and questions are answered."""
-    model, registry = build_meta(settings_of(size), size, trains=False)
+    model, registry = build_meta(settings_of(size, **backbones), size, trains=False)
     asked = samples(1, questions, height=height, width=width, answered=False)
     batch = on_meta(collate(model, registry, asked, share_prefix=True), DTYPE)
     live = LiveBytes(_state(model))
@@ -274,20 +279,26 @@ def batch_maker(
 def main(argv: list[str] | None = None) -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZE_NAMES, default="7b")
+    parser.add_argument("--size", choices=ALL_SIZES, default="7b")
+    parser.add_argument("--language_model", choices=tuple(LANGUAGE_BACKBONES), default="llava-1.5")
+    parser.add_argument("--mask_model", choices=tuple(MASK_BACKBONES), default="sam")
     parser.add_argument("--images", type=int, default=2, help="of a micro-batch")
     parser.add_argument("--conversations", type=int, default=3, help="of each image, and questions of inference")
     parser.add_argument("--height", type=int, default=480, help="of the images")
     parser.add_argument("--width", type=int, default=640, help="of the images")
     arguments = parser.parse_args(argv)
     height, width = arguments.height, arguments.width
-    found = training(arguments.size, batch_maker(arguments.images, arguments.conversations, height, width))
-    print(f"{arguments.size}: calculated memory of one GPU in 10^9 bytes; nothing was measured on a GPU")
+    backbones = {"language_model": arguments.language_model, "mask_model": arguments.mask_model}
+    found = training(arguments.size, batch_maker(arguments.images, arguments.conversations, height, width), **backbones)
+    print(
+        f"{', '.join([*backbones.values(), arguments.size])}: calculated memory of one GPU in 10^9 bytes; "
+        "nothing was measured on a GPU"
+    )
     columns = ["weights", "optimizer", "kept", "forward", "backward", "step", "peak", "main"]
     print(_title("training", columns))
     for name, peak in found.items():
         print(_row(name, [*dataclasses.astuple(peak)[:6], peak.peak, peak.main_memory], peak.peak))
-    answers = inference(arguments.size, arguments.conversations, height, width)
+    answers = inference(arguments.size, arguments.conversations, height, width, **backbones)
     print(_title("inference", ["weights", "prefix", "peak"]))
     for kind, values in answers.items():
         print(_row("bf16" if kind == "none" else kind, list(values.values()), values["peak"]))

@@ -18,11 +18,11 @@ import torch
 from anchorseg.inference.generation import answer_questions
 from anchorseg.inference.prefix import prefill_images
 from anchorseg.method.objective import Objective
-from anchorseg.training.settings import ModelSettings, OptimizationSettings
+from anchorseg.training.settings import OptimizationSettings
 from benchmarks import flops
 from benchmarks.counting import Counter, on_meta
 from benchmarks.measure import Cost, as_json, in_turn
-from benchmarks.workload import answer_ids, collate, empty, questions_of, samples
+from benchmarks.workload import answer_ids, collate, empty, questions_of, samples, settings_of
 from dataset.batch import Batch
 from scripts.parameters import PAPER, meta_model
 from scripts.random_weights import draw_weights
@@ -40,24 +40,18 @@ METHODS: dict[str, dict[str, Any]] = {
 IMAGES, CONVERSATIONS = 2, 3
 
 
-def settings_of(method: str, size: str) -> ModelSettings:
-    """LoRA of rank 8 and the vocabulary tables train, as in the paper's Table 7; without dropout."""
-    known = size if size in ("tiny", "mini", "7b", "13b") else "tiny"
-    return ModelSettings(size=known, lora_dropout=0.0, **METHODS[method])  # type: ignore[arg-type]
-
-
 class Work:
-    """A training step and answers of one method, on any device.
+    """A training step and answers of one model, on any device.
 
     Args:
-        method: of METHODS.
         size: `mid`, or that of a preset.
+        options: settings of the method or of backbones.
         device: where the model is; on `meta` it can only be counted.
         dtype: of its weights.
     """
 
-    def __init__(self, method: str, size: str, device: str, dtype: torch.dtype) -> None:
-        settings = settings_of(method, size)
+    def __init__(self, size: str, options: dict[str, Any], device: str, dtype: torch.dtype) -> None:
+        settings = settings_of(size, **options)
         self.model, self.registry = empty(settings, size, dtype=dtype, device=device, trains=True)
         seed_torch("benchmark", size)
         if device != "meta":
@@ -97,13 +91,13 @@ class Work:
 
 def counted(method: str) -> dict[str, float]:
     """Parameters at 7B and operations, in units of one."""
-    model = meta_model(settings_of(method, "7b"))
+    model = meta_model(settings_of("7b", **METHODS[method]))
     parameters = list(model.parameters())
     found: dict[str, float] = {
         "trained": sum(p.numel() for p in parameters if p.requires_grad),
         "all": sum(p.numel() for p in parameters),
     }
-    work = Work(method, "7b", "meta", flops.DTYPE)
+    work = Work("7b", METHODS[method], "meta", flops.DTYPE)
     for name, call in work.calls().items():
         counter = Counter()
         with counter.watch([]):
@@ -115,7 +109,7 @@ def counted(method: str) -> dict[str, float]:
 def measured(size: str, device: str, repeats: int) -> dict[str, dict[str, Cost]]:
     """Seconds and memory of every method's calls, by call, in turn."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    work = {method: Work(method, size, device, dtype) for method in METHODS}
+    work = {method: Work(size, options, device, dtype) for method, options in METHODS.items()}
     return {
         call: in_turn(
             {method: partial(Work.calls(one)[call]) for method, one in work.items()}, device=device, repeats=repeats

@@ -133,7 +133,7 @@ class Steps:
 def work_of(way: str, operations: Mapping[str, Mapping[str, float]]) -> float:
     """Operations of a way by its name in `Steps.costs`; graphs change none."""
     parts = operations["naive" if way == "naive" else "ours"]
-    left_out = {flops.SAM_ENCODER} if STORED in way else set()
+    left_out = {flops.MASK_ENCODER} if STORED in way else set()
     return sum(count for part, count in parts.items() if part not in left_out)
 
 

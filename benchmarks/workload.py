@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,23 +15,28 @@ from anchorseg.inference.collate import make_collator
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.heads import PIXELLM
 from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.pieces import read_pieces
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from anchorseg.training.build import choose_trainable, config_of
 from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import ModelSettings
-from anchorseg.weights.folder import tiny_tokenizer_model
-from anchorseg.weights.presets import SIZES, token_ids
+from anchorseg.weights.folder import tiny_tokenizer
+from anchorseg.weights.presets import token_ids
 from dataset.batch import PREFIX, Batch
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.templates import reason_seg
+from model.backbone_names import LANGUAGE_BACKBONES
+from model.backbones import language_backbone
 from model.pixel_masks import PixelSizes
 from model.sam import SamSizes
-from scripts.random_weights import draw_weights
+from scripts.random_weights import draw_weights, published_pieces
 from utils.seeding import generator_for, seed_torch
 
-PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "deep": 2000, "7b": 32_000, "13b": 32_000}
-"""Vocabulary: LLaMA's at the real sizes; below, one whose head has the same share of the work."""
-WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]")
+SMALL_PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "deep": 2000}
+"""Vocabulary below the real sizes: one whose head has the same share of the work."""
+LLAMA_SPECIAL = 3
+"""Special tokens among SMALL_PIECES."""
+WORD = re.compile(r"[A-Z]{2}|\w{1,9}|[^\w\s]|\n")
 MAX_LENGTH = 4096
 QUERIES = (
     "When it starts to rain while people are walking in the street, what object could they use to keep themselves dry?",
@@ -39,33 +44,43 @@ QUERIES = (
     "If someone wanted to rest for a while after a long walk in the park, where could they sit down?",
 )
 ANSWER: tuple[AnswerPart, ...] = ("Sure, it is", TargetSlot(0), ".")
-Size = Literal["tiny", "mini", "7b", "13b"]
+Size = Literal["tiny", "mini", "2b", "4b", "7b", "8b", "13b"]
 Rows = Literal["all", "new"]
-SIZE_NAMES = ("mid", *SIZES)
 
 
 class WordRegistry(TokenRegistry):
-    """One id a word or mark, for LLaMA's own tokenizer is no file of this project.
+    """One id a word or mark, for neither LLaMA's tokenizer nor Qwen's is a file of this project.
 
     Capitals have an id for two letters and other words one for nine, which comes close to the length that LLaMA's
     tokenizer gives to English.
     """
 
-    vocabulary: int
+    words: range
 
     @classmethod
-    def of(cls, size: str, num_latents: int) -> WordRegistry:
-        """The vocabulary of a size, with the added tokens of a bank right after it."""
-        strings, pieces = TokenStrings.for_bank(num_latents), PIECES[size]
-        registry = cls(
-            tiny_tokenizer_model(), strings, {token: pieces + index for index, token in enumerate(strings.all)}
-        )
-        registry.vocabulary = pieces
+    def of(cls, size: str, num_latents: int, language_model: str = "llava-1.5") -> WordRegistry:
+        """The vocabulary of a size, with the added tokens of a bank right after it.
+
+        Special tokens of the vocabulary itself keep the ids that they have in the tiny one.
+        """
+        template = language_backbone(language_model).template
+        strings = TokenStrings.for_bank(num_latents, image_tokens=template.image_tokens)
+        model = tiny_tokenizer(language_model)
+        own = read_pieces(model).control
+        first = max(own.values()) + 1
+        if size in SMALL_PIECES:
+            pieces = first + SMALL_PIECES[size] - LLAMA_SPECIAL
+        else:
+            pieces = published_pieces(language_model)
+        new = [token for token in strings.all if token not in own]
+        added = {token: own[token] for token in strings.all if token in own}
+        registry = cls(model, strings, {**added, **{token: pieces + index for index, token in enumerate(new)}})
+        registry.words = range(first, pieces)
         return registry
 
     def encode_piece(self, text: str) -> list[int]:
         """One id, the same in every process, for each word or mark."""
-        return [3 + zlib.crc32(word.encode()) % (self.vocabulary - 3) for word in WORD.findall(text)]
+        return [self.words[zlib.crc32(word.encode()) % len(self.words)] for word in WORD.findall(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The ids themselves, for no word is remembered."""
@@ -128,27 +143,47 @@ def _config(
 
 
 OWN_SIZES = {"mid": mid_config, "deep": deep_config}
+SIZE_NAMES = ("mid", *LANGUAGE_BACKBONES["llava-1.5"].sizes)
+ALL_SIZES = tuple(dict.fromkeys(["mid", *(size for entry in LANGUAGE_BACKBONES.values() for size in entry.sizes)]))
+"""With whatever language backbone."""
 
 
-def settings_of(size: str, rows: Rows = "all") -> ModelSettings:
-    """The paper's recipe without dropout, so that two passes can be compared; `rows` of the vocabulary tables train."""
-    known = cast(Size, size) if size in SIZES else "tiny"
-    return ModelSettings(size=known, lora_dropout=0.0, train_embeddings=rows)
+def settings_of(size: str, rows: Rows = "all", **options: Any) -> ModelSettings:
+    """The paper's recipe without dropout, so that two passes can be compared.
+
+    Args:
+        size: of a preset, or one of OWN_SIZES, which then has a configuration of its own.
+        rows: of the vocabulary tables that train, as `--train_embeddings`.
+        options: further settings, such as `language_model` and `mask_model`.
+    """
+    return ModelSettings(size=preset_size(size), lora_dropout=0.0, train_embeddings=rows, **options)
+
+
+def preset_size(size: str) -> Size:
+    """What the settings of a size say: `tiny` for those of the benchmarks alone."""
+    return "tiny" if size in OWN_SIZES else cast(Size, size)
 
 
 def build(
-    size: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", rows: Rows = "all", trains: bool = True
+    size: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    rows: Rows = "all",
+    trains: bool = True,
+    **options: Any,
 ) -> tuple[AnchorSegModel, WordRegistry]:
     """A model in training mode that trains what the paper trains, LoRA included; without `trains`, as it is merged.
 
     Args:
-        size: `tiny`, `mini`, `mid`, `deep`, `7b` or `13b`.
+        size: of the language backbone; with LLaVA-1.5 also `mid` and `deep`.
         dtype: of the weights; nothing of another type is allocated on the way.
         device: `meta` allocates nothing.
         rows: of the vocabulary tables that train, as `--train_embeddings`.
         trains: see above.
+        options: see `settings_of`.
     """
-    model, registry = empty(settings_of(size, rows), size, dtype=dtype, device=device, trains=trains)
+    model, registry = empty(settings_of(size, rows, **options), size, dtype=dtype, device=device, trains=trains)
     seed_torch("benchmark", size)
     if device != "meta":
         draw_weights(model)
@@ -158,8 +193,14 @@ def build(
 def empty(
     settings: ModelSettings, size: str, *, dtype: torch.dtype, device: str, trains: bool = True
 ) -> tuple[AnchorSegModel, WordRegistry]:
-    """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved."""
-    registry = WordRegistry.of(size, settings.num_latents)
+    """A model of a size whose weights are not drawn, with what the settings train or, without `trains`, as saved.
+
+    Raises:
+        ValueError: if the size is one of the benchmarks' own and the language backbone is none of LLaVA's.
+    """
+    if size in OWN_SIZES and not settings.language_model.startswith("llava"):
+        raise ValueError(f"size {size} is one of LLaVA's, not of {settings.language_model}; take tiny or a real size")
+    registry = WordRegistry.of(size, settings.num_latents, settings.language_model)
     own = OWN_SIZES.get(size)
     config = own(settings, registry) if own else config_of(settings, registry)
     with uninitialized(dtype), torch.device(device):

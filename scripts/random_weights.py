@@ -11,29 +11,47 @@ from anchorseg.method.options import Method
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import SMALL
-from anchorseg.weights.folder import tiny_tokenizer_model
+from anchorseg.weights.folder import tiny_tokenizer
 from anchorseg.weights.presets import new_registry, preset_config
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from utils.seeding import seed_torch
 
-LLAMA_PIECES = 32_000
+PIECES = {"llava-1.5": 32_000, "qwen3-vl": 151_669, "qwen2.5-vl": 151_665}
+"""Ids of the published vocabularies, special tokens included; what is not named here has LLaMA's."""
 STD = 0.02
 
 
-def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[AnchorSegModel, TokenRegistry]:
+def published_pieces(language_model: str) -> int:
+    """Ids of the published vocabulary of a language backbone, by its name."""
+    return PIECES.get(language_model, PIECES["llava-1.5"])
+
+
+def random_model(
+    size: str,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    *,
+    language_model: str = "llava-1.5",
+    mask_model: str = "sam",
+) -> tuple[AnchorSegModel, TokenRegistry]:
     """A model of a preset's real size: matrices N(0, 0.02), gains 1, biases 0, drawn in place as `dtype`.
 
     Args:
-        size: `tiny`, `mini`, `7b` or `13b`.
+        size: of the language backbone.
         dtype: of the weights; nothing of another type is allocated on the way.
         device: where the weights are drawn.
+        language_model: name of the language backbone; `mask_model` alike.
+        mask_model: see `language_model`.
     """
-    registry = new_registry(tiny_tokenizer_model(), "llava-1.5", Method().token_counts())
+    vocabulary = tiny_tokenizer(language_model)
+    registry = new_registry(vocabulary, language_model, Method().token_counts())
     if size not in SMALL:
-        added = {token: LLAMA_PIECES + index for index, token in enumerate(registry.strings.all)}
-        registry = TokenRegistry(tiny_tokenizer_model(), registry.strings, added)
-    config = preset_config(size, Method(), registry)
+        shift = published_pieces(language_model) - min(registry.new_ids)
+        new = set(registry.new_ids)
+        added = {token: index + shift * (index in new) for token, index in registry.added.items()}
+        registry = TokenRegistry(vocabulary, registry.strings, added)
+    config = preset_config(size, Method(), registry, language_model=language_model, mask_model=mask_model)
     seed_torch("real size", size)
     with uninitialized(dtype), torch.device(device):
         model = AnchorSegModel(config)

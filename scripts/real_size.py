@@ -1,7 +1,8 @@
 """Run a preset at its real size with random weights: `python -m scripts.real_size PHOTO "QUERY" --preset 7b`.
 
 Shows that the whole model is built, moves and decodes a mask at full size on this machine, and in how much memory and
-time. The mask itself means nothing, and the tokenizer is the tiny preset's, for no public file is read.
+time. The mask itself means nothing, and the tokenizer is a small one, for no public file is read. `--mask_model` takes
+another mask backbone than SAM.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from model.backbone_names import LANGUAGE_BACKBONES, MASK_BACKBONES
 from utils.errors import exit_on_error
 
 Value = TypeVar("Value")
+PRESETS = {
+    **{size: ("llava-1.5", size) for size in ("tiny", "7b", "13b")},
+    **{
+        f"{name}-{size}": (name, size) for name in ("qwen3-vl", "qwen2.5-vl") for size in LANGUAGE_BACKBONES[name].sizes
+    },
+}
+"""Language backbone and size by name: those of configs/, and the small ones of Qwen-VL."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", help="image file")
     parser.add_argument("query", help="a phrase")
-    parser.add_argument("--preset", default="7b", choices=("tiny", "7b", "13b"))
+    parser.add_argument("--preset", default="7b", choices=tuple(PRESETS))
+    parser.add_argument("--mask_model", default="sam", choices=tuple(MASK_BACKBONES))
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
     parser.add_argument("--device", default="auto", help="cuda, cuda:1, cpu; auto: a GPU where there is one")
     parser.add_argument("--generate", type=int, default=0, metavar="N", help="also let the model write N tokens")
@@ -42,7 +52,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     image = read_image(arguments.image)
     device, dtype = chosen_device(arguments.device), DTYPES[arguments.precision]
-    (model, registry), seconds = _timed(device, lambda: random_model(arguments.preset, dtype, device))
+    language, size = PRESETS[arguments.preset]
+    backbones = {"language_model": language, "mask_model": arguments.mask_model}
+    (model, registry), seconds = _timed(device, lambda: random_model(size, dtype, device, **backbones))
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"built {count:,} parameters as {arguments.precision} in {seconds:.1f} s; {peak_memory(device)}", flush=True)
     collator = make_collator(model.config, registry, max_length=2048)

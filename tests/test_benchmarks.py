@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import flops, gpu, inference, launches, memory, naive, scaling, train_step
+from benchmarks import backbones, flops, gpu, inference, launches, memory, naive, scaling, train_step
 from benchmarks.counting import Counter, on_meta
 from benchmarks.workload import build, collate, samples
 
@@ -67,7 +68,7 @@ def test_inference_and_scaling_run(capsys):
     printed = last_line(capsys)
     assert set(printed["costs"]) == {"forced", "written"}
     read, write = (set(printed["parts"][name]) for name in ("read", "write"))
-    assert read == {flops.CLIP, flops.FORWARD, flops.SAM_ENCODER, "rest"} and write == {flops.FORWARD, "rest"}
+    assert read == {flops.VISION, flops.FORWARD, flops.MASK_ENCODER, "rest"} and write == {flops.FORWARD, "rest"}
     assert all(seconds > 0 for parts in printed["parts"].values() for seconds in parts.values())
     scaling.main(["--size", "tiny", "--counts", "1", "--heights", "60", "--ranks", "--repeats", "1"])
     assert set(last_line(capsys)["series"]) == {"conversations", "image height", "questions"}
@@ -102,14 +103,48 @@ def test_operations_of_a_7b_step(seven_billion, conversations, bound, cached):
     assert ratios["ratio_cached"] < cached
 
 
-def tiny_activations(device, *, checkpointing=False):
+QWEN = pytest.mark.parametrize("language_model", ["qwen3-vl", "qwen2.5-vl"])
+
+
+def test_backbones_are_counted_side_by_side(capsys):
+    backbones.main(["--size", "tiny", "--presets", "7b", "qwen3-vl-8b", "--mask_models", "sam2.1-large"])
+    large = last_line(capsys)["counts"]["sam2.1-large"]
+    for found in large.values():
+        assert set(found["step"]) == set(flops.PARTS) and found["trained"] == sum(found["groups"].values())
+        assert found["forced"]["1"] < found["forced"]["3"] < sum(found["step"].values())
+    assert large["qwen3-vl-8b"]["groups"]["embeddings and head"] < large["7b"]["groups"]["embeddings and head"]
+    assert large["qwen3-vl-8b"]["image_tokens"] == 6 * 9
+
+
+@QWEN
+def test_image_tokens_of_other_grids_are_counted_as_real_ones(language_model):
+    counted = {}
+    for device in ("meta", "cpu"):
+        model, registry = build("tiny", device=device, language_model=language_model, mask_model="sam2.1-large")
+        batch = collate(model, registry, samples(2, 1, height=120, width=300), share_prefix=True)
+        images = (on_meta(batch, torch.float32) if device == "meta" else batch).images
+        counter = Counter() if device == "meta" else FlopCounterMode(display=False)
+        with counter.watch() if device == "meta" else counter, sdpa_kernel(SDPBackend.MATH):
+            grids = tuple(frame.grid for frame in images.language_frames)
+            features = model.language.image_features(images.language_pixels, images.patch_valid, grids)
+        counted[device] = counter.total if device == "meta" else counter.get_total_flops()
+    assert features.shape[:2] == (2, grids[0][0] * grids[0][1])
+    assert counted["meta"] == counted["cpu"] > 0
+
+
+def test_sizes_of_the_benchmarks_alone_are_of_llava():
+    with pytest.raises(ValueError, match="mid is one of LLaVA's, not of qwen3-vl"):
+        build("mid", device="meta", language_model="qwen3-vl")
+
+
+def tiny_activations(device, *, checkpointing=False, **options):
     """Counted activations of a float32 step, and the bytes that autograd itself says that it saved."""
-    model, registry = build("tiny", device=device)
+    model, registry = build("tiny", device=device, **options)
     batch = collate(model, registry, samples(2, 2, height=120, width=160), share_prefix=True)
     if device == "meta":
         batch = on_meta(batch, torch.float32)
     if checkpointing:
-        model.llava.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        model.language.adapted.activation_checkpointing_enable({"use_reentrant": False})
     saved = {}
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
@@ -135,6 +170,16 @@ def test_activations_on_meta_are_those_of_real_tensors(counted_on_meta):
     assert counted == counted_on_meta
     assert saved <= counted.kept < 1.1 * saved
     assert counted.kept < min(counted.forward, counted.backward)
+
+
+@QWEN
+def test_activations_of_qwen_on_meta_are_those_of_real_tensors(language_model):
+    options = {"rows": "new", "language_model": language_model, "mask_model": "sam2.1-large"}
+    counted, saved = tiny_activations("cpu", **options)
+    on_meta_alone, _ = tiny_activations("meta", **options)
+    assert on_meta_alone.kept == pytest.approx(counted.kept, rel=0.01)
+    assert on_meta_alone.backward == pytest.approx(counted.backward, rel=0.01)
+    assert saved <= counted.kept
 
 
 def test_checkpointing_keeps_less(counted_on_meta):

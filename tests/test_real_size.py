@@ -24,6 +24,25 @@ def test_miniature(photo, capsys):
     assert "mask (240, 320)" in printed and "generate: 3 tokens" in printed
 
 
+@pytest.mark.parametrize("preset", ["qwen3-vl-tiny", "qwen2.5-vl-tiny"])
+def test_miniatures_of_other_backbones(photo, capsys, preset):
+    real_size.main(
+        [
+            photo,
+            "the thing",
+            "--preset",
+            preset,
+            "--mask_model",
+            "sam2.1-large",
+            "--precision",
+            "fp32",
+            "--device",
+            "cpu",
+        ]
+    )
+    assert "mask (240, 320)" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_7b_in_bf16_on_a_cpu_fits_24_gib(photo, capsys):
     real_size.main([photo, "the thing", "--preset", "7b", "--device", "cpu"])

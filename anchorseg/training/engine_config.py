@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 
-ROOMY_GB = {"tiny": (0, 0), "mini": (0, 0), "7b": (22, 7), "13b": (37, 12)}
+ROOMY_GB = {
+    "tiny": (0, 0), "mini": (0, 0), "2b": (8, 4), "4b": (14, 7), "7b": (22, 7), "8b": (23, 9), "13b": (37, 12)
+}  # fmt: skip
 """GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
 
-Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual.
+Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual, or for images of
+as many tokens as Qwen-VL takes. 7b holds for LLaVA-1.5 and for Qwen2.5-VL, whose recipe trains new rows alone.
 """
 
 

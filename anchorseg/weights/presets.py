@@ -1,4 +1,4 @@
-"""Presets: models of a named size, `tiny`, `mini`, `7b` or `13b`."""
+"""Presets: models of a named size, such as `tiny` or `7b`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.options import MethodOptions
 from anchorseg.method.tokens import TokenRegistry, TokenStrings
 from model.backbones import language_backbone, mask_backbone
-
-SIZES = ("tiny", "mini", "7b", "13b")
 
 
 def new_registry(model: bytes, language_model: str, counts: tuple[int, int]) -> TokenRegistry:

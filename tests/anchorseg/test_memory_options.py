@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from anchorseg.training.build import build_for_training
-from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
+from anchorseg.training.engine_config import ROOMY_GB, build_optimizer, checkpoints_gradients, deepspeed_config
 from anchorseg.training.merging import max_difference, read_run_settings
 from anchorseg.training.settings import OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
+from model.backbone_names import LANGUAGE_BACKBONES
 from utils.errors import SettingsError
 from utils.settings import to_dict
 
@@ -182,6 +183,10 @@ def test_activations_are_recomputed_where_asked_and_auto_keeps_them_without_a_gp
     assert chosen == {"on": True, "off": False}
     if not torch.cuda.is_available():
         assert not checkpoints_gradients(OptimizationSettings(), "7b")
+
+
+def test_every_size_says_what_it_needs_to_keep_activations():
+    assert set(ROOMY_GB) == {size for entry in LANGUAGE_BACKBONES.values() for size in entry.sizes}
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("auto", "auto")])
