@@ -1,4 +1,4 @@
-"""A model of a preset's real size without any file: random weights, and the tiny preset's tokenizer."""
+"""AnchorSeg on LLaVA-1.5 at a preset's real size without any file: random weights, the tiny preset's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import SMALL
 from anchorseg.weights.folder import tiny_tokenizer_model
 from anchorseg.weights.presets import new_registry, preset_config
+from anchorseg.weights.published import PIECES
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from utils.seeding import seed_torch
 
-LLAMA_PIECES = 32_000
 STD = 0.02
 
 
@@ -31,7 +31,7 @@ def random_model(size: str, dtype: torch.dtype, device: str = "cpu") -> tuple[An
     """
     registry = new_registry(tiny_tokenizer_model(), "llava-1.5", Method().token_counts())
     if size not in SMALL:
-        added = {token: LLAMA_PIECES + index for index, token in enumerate(registry.strings.all)}
+        added = {token: PIECES["llava-1.5"] + index for index, token in enumerate(registry.strings.all)}
         registry = TokenRegistry(tiny_tokenizer_model(), registry.strings, added)
     config = preset_config(size, Method(), registry)
     seed_torch("real size", size)

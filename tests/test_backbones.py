@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -11,15 +12,17 @@ from safetensors import safe_open
 
 from anchorseg import AnchorSegPredictor
 from anchorseg.inference.generation import generate
+from anchorseg.method.model_folder import read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
 from anchorseg.method.options import LossWeights
-from anchorseg.training.build import build_for_training
+from anchorseg.training.build import build_for_training, check_weights
 from anchorseg.training.settings import TrainSettings
 from anchorseg.training.trainable import trainable_groups
 from anchorseg.weights.folder import load_model, save_model
 from dataset.sample import Conversation, Sample, Turn
 from tests.conftest import make_batch, make_sample
+from utils.errors import CheckpointError, SettingsError
 
 LANGUAGE = {"llava-1.5": 1, "qwen3-vl": 1, "qwen2.5-vl": 0}
 """Seeds that make answers differ, see `willing`."""
@@ -137,3 +140,31 @@ def test_a_predictor_answers_alike_alone_in_a_batch_and_among_images(built):
         assert forced.mask is not None and not session.predict(QUESTIONS[0], mode="text", max_new_tokens=16).targets
         follow_up = session.predict("red", after=forced, max_new_tokens=16)
         assert follow_up.dialogue[: len(forced.dialogue)] == forced.dialogue
+
+
+def test_a_frequency_base_may_be_a_large_whole_number(built, tmp_path):
+    """As Qwen3-VL's is published."""
+    model, _ = built
+    config = copy.deepcopy(model.config)
+    config.language_config.text_config.rope_parameters["rope_theta"] = 5_000_000
+    config.save_pretrained(tmp_path)
+    assert read_config(tmp_path).language_config.text_config.rope_parameters["rope_theta"] == 5_000_000
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGE if name.startswith("qwen")])
+def test_graphs_of_what_cannot_be_recorded_are_refused_before_anything_is_built(language):
+    settings = TrainSettings(size="tiny", language_model=language, cuda_graphs=True)
+    with pytest.raises(SettingsError, match=f"CUDA graphs do not go with {language}, .* leave --cuda_graphs out"):
+        check_weights(settings)
+
+
+@pytest.mark.parametrize(
+    ("language", "size", "masks", "missing"),
+    [
+        ("qwen3-vl", "8b", "sam", "--version is needed for this preset: give a folder such as Qwen/Qwen3-VL-8B"),
+        ("llava-1.5", "13b", "sam", "--version is needed .* llava-hf/llava-1.5-13b-hf"),
+    ],
+)
+def test_weights_that_are_missing_are_those_of_the_backbone(language, size, masks, missing):
+    with pytest.raises(CheckpointError, match=missing):
+        check_weights(TrainSettings(size=size, language_model=language, mask_model=masks))

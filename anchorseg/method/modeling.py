@@ -56,8 +56,21 @@ def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor
     return visible & valid.unsqueeze(2) if zero_padding else visible
 
 
+def refuse_unrecordable(language_model: str) -> None:
+    """Refuse CUDA graphs where a language backbone cannot be recorded as such.
+
+    Raises:
+        SettingsError: naming the backbone.
+    """
+    if not language_backbone(language_model).recordable:
+        raise SettingsError(
+            f"CUDA graphs do not go with {language_model}, whose image encoder waits for the sizes of images; leave "
+            "--cuda_graphs out"
+        )
+
+
 class AnchorSegModel(PreTrainedModel):
-    """AnchorSeg: LLaVA writes the query bank, its anchor draws the prior, SAM decodes the masks.
+    """AnchorSeg: a language model writes the query bank, its anchor draws the prior, a mask decoder the masks.
 
     `save_pretrained` and `from_pretrained` are transformers' own; loading is strict.
     """
@@ -249,13 +262,9 @@ class AnchorSegModel(PreTrainedModel):
         self.captured_training = CapturedTraining(self, recorder)
 
     def _check_capture(self, recorder: Callable[[], Recorder]) -> None:
+        refuse_unrecordable(self.config.language_model)
         if recorder is CudaRecorder and self.device.type != "cuda":
             raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
-        if not self.language.recordable:
-            raise SettingsError(
-                f"CUDA graphs do not go with {self.config.language_model}, whose image encoder waits for the sizes of "
-                "images; leave them out"
-            )
         if getattr(self, "is_quantized", False):
             raise SettingsError("CUDA graphs do not go with quantized weights, whose kernels wait for the host")
 

@@ -10,7 +10,7 @@ import torch
 from anchorseg.method import model_folder
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.model_folder import is_model_folder, read_config
-from anchorseg.method.modeling import AnchorSegModel
+from anchorseg.method.modeling import AnchorSegModel, refuse_unrecordable
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.engine_config import checkpoints_gradients
 from anchorseg.training.pretrained import NEW_ROW_STD, join_pretrained, open_parts
@@ -36,7 +36,10 @@ def check_weights(settings: ModelSettings) -> None:
     Raises:
         CheckpointError: naming flag, value and remedy.
         FileNotFoundError: naming the file.
+        SettingsError: for --cuda_graphs with a language backbone that cannot be recorded.
     """
+    if settings.cuda_graphs:
+        refuse_unrecordable(settings.language_model)
     if is_anchorseg_folder(settings.version):
         folder = Path(settings.version)  # type: ignore[arg-type]
         model_folder.check_weights(folder, read_config(folder), AnchorSegModel)
@@ -72,7 +75,7 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
             print(*reports, sep="\n")
     seed_torch(settings.seed, "weights", "adapters")
     choose_trainable(model, settings, registry)
-    if checkpoints_gradients(settings, settings.size):
+    if checkpoints_gradients(settings, settings.size, settings.language_model):
         if settings.cuda_graphs:
             raise SettingsError(
                 "--gradient_checkpointing auto recomputes layers on this GPU, which --cuda_graphs cannot do; leave "

@@ -22,7 +22,17 @@ BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
 ROOMY_GB = {"tiny": (0, 0), "mini": (0, 0), "7b": (22, 7), "13b": (37, 12)}
 """GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
 
-Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual.
+Calculated (benchmarks/memory.py) with LLaVA-1.5, with room for about twice as many or as long conversations as usual.
+"""
+ROOMY_QWEN_GB = {
+    ("qwen3-vl", "2b"): (12, 6),
+    ("qwen3-vl", "4b"): (20, 9),
+    ("qwen3-vl", "8b"): (43, 11),
+    ("qwen2.5-vl", "7b"): (38, 9),
+}
+"""The same of backbones with five times the vocabulary, whose tables train, and up to 1024 tokens of an image.
+
+Estimated: weights, gradients and the optimizer's state, and LLaVA's activations times layers, width and tokens.
 """
 
 
@@ -62,13 +72,13 @@ def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bo
     return config
 
 
-def checkpoints_gradients(settings: OptimizationSettings, size: str) -> bool:
+def checkpoints_gradients(settings: OptimizationSettings, size: str, language_model: str = "llava-1.5") -> bool:
     """Whether the language model is recomputed in backward; auto compares the GPU's memory with ROOMY_GB."""
     if settings.gradient_checkpointing != "auto":
         return settings.gradient_checkpointing == "on"
     if not torch.cuda.is_available():
         return False
-    fixed, per_image = ROOMY_GB[size]
+    fixed, per_image = ROOMY_QWEN_GB.get((language_model, size)) or ROOMY_GB[size]
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return memory < (fixed + per_image * settings.batch_size) * 1e9
 

@@ -1,4 +1,4 @@
-"""Presets: models of a named size, `tiny`, `mini`, `7b` or `13b`."""
+"""Presets: models of a named size of their language backbone (`model.backbone_names.LANGUAGE_SIZES`)."""
 
 from __future__ import annotations
 
