@@ -36,9 +36,7 @@ SIZES = ((60, 80), (110, 40), (64, 64))
 )
 def built(request):
     language, masks = request.param
-    settings = TrainSettings(
-        size="tiny", language_model=language, mask_model=masks, lora_r=0, precision="fp32", prior_range="valid"
-    )
+    settings = TrainSettings(size="tiny", language_model=language, mask_model=masks, lora_r=0, precision="fp32")
     model, registry = build_for_training(settings)
     return model.eval(), registry
 
