@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ import torch
 from anchorseg.training.build import build_for_training
 from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
 from anchorseg.training.merging import max_difference, read_run_settings
-from anchorseg.training.settings import OptimizationSettings, TrainSettings
+from anchorseg.training.settings import SMALL, OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
+from model.backbone_names import LANGUAGE_SIZES
 from utils.errors import SettingsError
 from utils.settings import to_dict
 
@@ -182,6 +184,18 @@ def test_activations_are_recomputed_where_asked_and_auto_keeps_them_without_a_gp
     assert chosen == {"on": True, "off": False}
     if not torch.cuda.is_available():
         assert not checkpoints_gradients(OptimizationSettings(), "7b")
+
+
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, sizes in LANGUAGE_SIZES.items() for size in sizes])
+def test_auto_knows_every_size_of_every_backbone(monkeypatch, name, size):
+    gigabytes = iter((200, 8))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=next(gigabytes) * 1e9)
+    )
+    large, small = (checkpoints_gradients(OptimizationSettings(), size, name) for _ in range(2))
+    assert not large and small == (size not in SMALL)
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("auto", "auto")])
