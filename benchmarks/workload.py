@@ -22,6 +22,7 @@ from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.folder import tiny_tokenizer
 from anchorseg.weights.presets import token_ids
+from anchorseg.weights.published import PIECES
 from dataset.batch import PREFIX, Batch
 from dataset.sample import AnswerPart, Conversation, Sample, TargetSlot, Turn
 from dataset.templates import reason_seg
@@ -29,7 +30,7 @@ from model.backbone_names import LANGUAGE_BACKBONES
 from model.backbones import language_backbone
 from model.pixel_masks import PixelSizes
 from model.sam import SamSizes
-from scripts.random_weights import draw_weights, published_pieces
+from scripts.random_weights import draw_weights
 from utils.seeding import generator_for, seed_torch
 
 SMALL_PIECES = {"tiny": 500, "mini": 1000, "mid": 2000, "deep": 2000}
@@ -68,10 +69,8 @@ class WordRegistry(TokenRegistry):
         model = tiny_tokenizer(language_model)
         own = read_pieces(model).control
         first = max(own.values()) + 1
-        if size in SMALL_PIECES:
-            pieces = first + SMALL_PIECES[size] - LLAMA_SPECIAL
-        else:
-            pieces = published_pieces(language_model)
+        small = SMALL_PIECES.get(size)
+        pieces = PIECES[language_model] if small is None else first + small - LLAMA_SPECIAL
         new = [token for token in strings.all if token not in own]
         added = {token: own[token] for token in strings.all if token in own}
         registry = cls(model, strings, {**added, **{token: pieces + index for index, token in enumerate(new)}})

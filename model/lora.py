@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from peft import LoraConfig, PeftConfig, TrainableTokensConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -59,9 +60,14 @@ def table_parameters(table: nn.Module) -> list[nn.Parameter]:
 
 def table_weight(table: nn.Module) -> Tensor:
     """The (V, D) weight of a vocabulary table, with its added rows where they are apart."""
-    if isinstance(table, TrainableTokensLayer):
-        return table.get_merged_weights(table.active_adapters)
-    return table.weight  # type: ignore[return-value]
+    if not isinstance(table, TrainableTokensLayer):
+        return table.weight  # type: ignore[return-value]
+    weight: Tensor = table.get_base_layer().weight
+    for name in table.active_adapters:
+        ids = torch.tensor(table.token_indices[name], device=weight.device)
+        # Cloned, for ZeRO stage 3 takes parameters away before backward, which asks for the shape of what was copied.
+        weight = weight.index_copy(0, ids, table.trainable_tokens_delta[name].to(weight).clone())
+    return weight
 
 
 def merge_lora(module: nn.Module) -> int:

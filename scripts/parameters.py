@@ -1,7 +1,7 @@
 """Parameters of a preset by group, beside the paper's Table 7: `python -m scripts.parameters --preset 7b`.
 
-Counted on the meta device; no weight is allocated. The published model also carries a layer gate, which it counts as
-trained, and a second projector; it uses neither.
+Counted on the meta device; no weight is allocated; tables have the rows of the backbone's published tokenizer. The
+published model also carries a layer gate, which it counts as trained, and a second projector; it uses neither.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorseg.training.settings import SMALL, ModelSettings, TrainSettings
+from anchorseg.weights.published import PIECES
 from utils.errors import exit_on_error
 from utils.settings import parse
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from anchorseg.method.modeling import AnchorSegModel
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+OF_THE_PAPER = ("llava-1.5", "llava-pixellm", "llava-pixellm-24")
+"""Language backbones of the papers' own counts."""
 PAPER = {
     ("7b", "anchorseg"): "306.29 M of 7.77 B (3.94 %)",
     ("7b", "lisa"): "288.25 M of 7.71 B (3.74 %)",
@@ -27,20 +30,19 @@ PAPER = {
 
 
 def meta_model(settings: ModelSettings) -> AnchorSegModel:
-    """The training model of a preset on the meta device, its tables sized for the published vocabulary."""
+    """The training model of a preset on the meta device, its tables sized for the backbone's published vocabulary."""
     import torch
 
     from anchorseg.method.modeling import AnchorSegModel
     from anchorseg.training.build import choose_trainable, config_of
     from anchorseg.weights.folder import tiny_tokenizer
     from anchorseg.weights.presets import new_registry
-    from scripts.random_weights import published_pieces
 
     name = settings.language_model
     registry = new_registry(tiny_tokenizer(name), name, settings.method().token_counts())
     config = config_of(settings, registry)
     if settings.size not in SMALL:
-        config.language_config.text_config.vocab_size = published_pieces(name) + len(registry.new_ids)
+        config.language_config.text_config.vocab_size = PIECES[name] + len(registry.new_ids)
     with torch.device("meta"):
         model = AnchorSegModel(config)
         choose_trainable(model, settings, registry)
@@ -65,15 +67,15 @@ def table(settings: ModelSettings) -> str:
     rows = [*groups.items(), ("trained here", trained), ("all parameters here", total)]
     lines = [f"{name:<44}{count:>16,}" for name, count in rows]
     sums = [("here", trained, total)]
-    compared = settings.language_model.startswith("llava")
-    if compared and settings.head == "anchorseg":
+    papers = settings.language_model in OF_THE_PAPER
+    if settings.head == "anchorseg" and papers:
         gate, projector = unused_in_published(model)
         sums.append(("with the published layer gate and projector", trained + gate, total + gate + projector))
     if "neck" in groups:
         sums.append(("without the neck, which PixelLM's code leaves", trained - groups["neck"], total))
     for name, first, second in sums:
         lines.append(f"{name:<44}{first / 1e6:>10.2f} M of {second / 1e9:.3f} B ({first / second:.2%})")
-    if compared:
+    if papers:
         lines.append(f"{'paper, Table 7':<44}    {PAPER.get((settings.size, settings.head), 'not given')}")
     return "\n".join(lines)
 

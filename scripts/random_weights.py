@@ -1,4 +1,4 @@
-"""A model of a preset's real size without any file: random weights, and the tiny preset's tokenizer."""
+"""AnchorSeg on LLaVA-1.5 at a preset's real size without any file: random weights, the tiny preset's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ from anchorseg.training.pretrained import uninitialized
 from anchorseg.training.settings import SMALL
 from anchorseg.weights.folder import tiny_tokenizer
 from anchorseg.weights.presets import new_registry, preset_config
+from anchorseg.weights.published import PIECES
 from dataset.sample import Conversation, Question, Sample, TargetSlot, Turn
 from dataset.templates import evaluation
 from utils.seeding import seed_torch
 
-PIECES = {"llava-1.5": 32_000, "qwen3-vl": 151_669, "qwen2.5-vl": 151_665}
-"""Ids of the published vocabularies, special tokens included; what is not named here has LLaMA's."""
 STD = 0.02
-
-
-def published_pieces(language_model: str) -> int:
-    """Ids of the published vocabulary of a language backbone, by its name."""
-    return PIECES.get(language_model, PIECES["llava-1.5"])
 
 
 def random_model(
@@ -47,7 +41,7 @@ def random_model(
     vocabulary = tiny_tokenizer(language_model)
     registry = new_registry(vocabulary, language_model, Method().token_counts())
     if size not in SMALL:
-        shift = published_pieces(language_model) - min(registry.new_ids)
+        shift = PIECES[language_model] - min(registry.new_ids)
         new = set(registry.new_ids)
         added = {token: index + shift * (index in new) for token, index in registry.added.items()}
         registry = TokenRegistry(vocabulary, registry.strings, added)

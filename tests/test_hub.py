@@ -65,7 +65,7 @@ def sam(hub, monkeypatch):
         published.SAM, url=f"{hub.url}/files/sam_vit_h_4b8939.pth", size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
-    monkeypatch.setattr(needs, "SAM", small)
+    monkeypatch.setitem(needs.MASKS, "sam", small)
     return content
 
 
@@ -177,7 +177,7 @@ def test_one_process_fetches_at_a_time(hub, llava, sam, tmp_path):
 
 
 def test_more_than_the_disk_holds_is_not_begun(hub, llava, sam, tmp_path, monkeypatch):
-    monkeypatch.setattr(needs, "SAM", dataclasses.replace(needs.SAM, size=10**18))
+    monkeypatch.setitem(needs.MASKS, "sam", dataclasses.replace(needs.MASKS["sam"], size=10**18))
     with pytest.raises(SettingsError, match=r"bytes free, but 1,000,000,000,000,200,023 are needed"):
         download.main(["--preset", "7b", "--weights_dir", str(tmp_path), "--fetch"])
 

@@ -44,11 +44,30 @@ METHODS = {
     "nested": ("--bank_length", "random"),
     "anchors": ("--num_anchors", "3", "--anchor_instances", "--anchor_diversity", "0.1"),
 }  # fmt: skip
+_QWEN3, _QWEN2_5 = ("--language_model", "qwen3-vl"), ("--language_model", "qwen2.5-vl")
+_SAM2 = ("--mask_model", "sam2.1-tiny")
+BACKBONES = {
+    "llava and sam2.1": _SAM2,
+    "qwen3-vl and sam": _QWEN3,
+    "qwen3-vl and sam2.1": (*_QWEN3, *_SAM2),
+    "qwen2.5-vl and sam": _QWEN2_5,
+    "qwen2.5-vl and sam2.1": (*_QWEN2_5, "--mask_model", "sam2.1-large"),
+    "qwen3-vl, lisa": (*_QWEN3, *METHODS["lisa"]),
+    "qwen3-vl, read": (*_QWEN3, *METHODS["read"]),
+    "qwen3-vl, gsva": (*_QWEN3, *METHODS["gsva"]),
+    "qwen3-vl, nested": (*_QWEN3, *METHODS["nested"]),
+    "qwen3-vl, fused anchors": (*_QWEN3, "--num_anchors", "3", "--anchor_priors", "fused"),
+    "qwen3-vl, valid": (*_QWEN3, "--prior_range", "valid"),
+    "qwen3-vl, new rows": (*_QWEN3, "--train_scope", "paper", "--train_embeddings", "new"),
+    "qwen3-vl, stored features": (*_QWEN3, *_SAM2, "--train_scope", "paper", "--cache_features", "{folder}/features"),
+    "qwen3-vl, recomputed": (*_QWEN3, "--gradient_checkpointing", "on"),
+}  # fmt: skip
+"""The method on other backbones, and what goes with it on one of them."""
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS | BACKBONES)
 def test_a_method(scenes, tmp_path, method):  # noqa: F811
-    extra = METHODS[method]
+    extra = [flag.format(folder=tmp_path) for flag in (METHODS | BACKBONES)[method]]
     if method == "sesame":
         write_layouts(scenes, families=_SESAME, images=8, seed=0)
     run(flags(scenes, tmp_path, "whole", *extra))
@@ -73,7 +92,7 @@ def test_a_method(scenes, tmp_path, method):  # noqa: F811
     model = tmp_path / "model"
     run(["merge_lora_weights.py", "--run", str(tmp_path / "whole"), "--save_path", str(model)])
     assert json.loads((model / "merge.json").read_text())["max_relative_difference"] < 1e-5
-    results = []
+    results: list[dict] = []
     for ranks in (1, 2, 3):
         out = tmp_path / f"eval{ranks}"
         run(

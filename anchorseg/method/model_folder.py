@@ -39,6 +39,8 @@ _ALWAYS_SAID = ("num_latents", "contextual_queries", "spatial_prior", "inject_pr
 """Options of the method without which a folder is not read, where its head has them."""
 _LARGEST_SIZE = 1 << 20
 """No width, count or id of a configuration is larger."""
+_NO_SIZES = ("rope_theta",)
+"""Numbers that may be larger: Qwen3-VL's is published as the whole number 5000000."""
 _DEPTHS, _MOST_LAYERS = ("num_hidden_layers", "encoder_depth", "decoder_depth"), 1000
 _LOADERS = ("attn_implementation", "_attn_implementation", "experts_implementation", "auto_map", "custom_pipelines")
 """Keys by which a configuration makes transformers fetch kernels or code."""
@@ -86,7 +88,7 @@ def read_config(folder: Path) -> AnchorSegConfig:
         name = key.rsplit(".", 1)[-1]
         if value is not None and any(part in _LOADERS for part in key.split(".")):
             raise _unusable(path, f"{key} is {shown(value)}, but a model folder must not choose what code is loaded")
-        if isinstance(value, int) and abs(value) > _LARGEST_SIZE:
+        if isinstance(value, int) and abs(value) > _LARGEST_SIZE and name not in _NO_SIZES:
             raise _unusable(path, f"{key} is {shown(value)}, larger than any size of a model")
         if name in _DEPTHS and isinstance(value, int) and not 1 <= value <= _MOST_LAYERS:
             raise _unusable(path, f"{key} is {value}; allowed: 1 to {_MOST_LAYERS}")

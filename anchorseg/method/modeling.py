@@ -58,7 +58,7 @@ def visibility(segments: Tensor, valid: Tensor, *, zero_padding: bool) -> Tensor
 
 
 class AnchorSegModel(PreTrainedModel):
-    """AnchorSeg: LLaVA writes the query bank, its anchor draws the prior, SAM decodes the masks.
+    """AnchorSeg: a language model writes the query bank, its anchor draws the prior, a mask decoder the masks.
 
     `save_pretrained` and `from_pretrained` are transformers' own; loading is strict.
     """
@@ -247,13 +247,13 @@ class AnchorSegModel(PreTrainedModel):
         self.captured_training = CapturedTraining(self, recorder)
 
     def _check_capture(self, recorder: Callable[[], Recorder]) -> None:
-        if recorder is CudaRecorder and self.device.type != "cuda":
-            raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
         if not LANGUAGE_BACKBONES[self.config.language_model].recordable:
             raise SettingsError(
                 f"CUDA graphs do not go with {self.config.language_model}, whose image encoder waits for the sizes of "
                 "images; leave them out"
             )
+        if recorder is CudaRecorder and self.device.type != "cuda":
+            raise SettingsError(f"CUDA graphs need the model on a GPU, and it is on {self.device}; leave them out here")
         if getattr(self, "is_quantized", False):
             raise SettingsError("CUDA graphs do not go with quantized weights, whose kernels wait for the host")
 

@@ -72,7 +72,8 @@ def build_for_training(settings: TrainSettings) -> tuple[AnchorSegModel, TokenRe
             print(*reports, sep="\n")
     seed_torch(settings.seed, "weights", "adapters")
     choose_trainable(model, settings, registry)
-    if checkpoints_gradients(settings, settings.size):
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if checkpoints_gradients(settings, settings.size, trained):
         if settings.cuda_graphs:
             raise SettingsError(
                 "--gradient_checkpointing auto recomputes layers on this GPU, which --cuda_graphs cannot do; leave "

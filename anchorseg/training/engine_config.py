@@ -25,8 +25,10 @@ ROOMY_GB = {
 """GPU memory, in GB, from which a step of that size keeps all activations: so much, and so much for each image.
 
 Calculated (benchmarks/memory.py), with room for about twice as many or as long conversations as usual, or for images of
-as many tokens as Qwen-VL takes. 7b holds for LLaVA-1.5 and for Qwen2.5-VL, whose recipe trains new rows alone.
+as many tokens as Qwen-VL takes.
 """
+TRAINED, BYTES_OF_TRAINED = 310_000_000, 18
+"""How many values train there at most, and the memory of each further one: its gradient and the optimizer's state."""
 
 
 def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bool = True) -> dict[str, Any]:
@@ -65,15 +67,22 @@ def deepspeed_config(settings: OptimizationSettings, trainable: int, *, bf16: bo
     return config
 
 
-def checkpoints_gradients(settings: OptimizationSettings, size: str) -> bool:
-    """Whether the language model is recomputed in backward; auto compares the GPU's memory with ROOMY_GB."""
+def checkpoints_gradients(settings: OptimizationSettings, size: str, trained: int = 0) -> bool:
+    """Whether the language model is recomputed in backward; auto compares the GPU's memory with ROOMY_GB.
+
+    Args:
+        settings: of the run.
+        size: of the language backbone.
+        trained: number of trained values.
+    """
     if settings.gradient_checkpointing != "auto":
         return settings.gradient_checkpointing == "on"
     if not torch.cuda.is_available():
         return False
     fixed, per_image = ROOMY_GB[size]
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return memory < (fixed + per_image * settings.batch_size) * 1e9
+    further = BYTES_OF_TRAINED * max(trained - TRAINED, 0)
+    return memory < (fixed + per_image * settings.batch_size) * 1e9 + further
 
 
 def build_optimizer(settings: OptimizationSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Pretrained parts: LLaVA-1.5, CLIP and SAM as they are published, joined to a model that is ready to train."""
+"""Pretrained parts: a language and a mask backbone as they are published, joined to a model that is ready to train."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.presets import new_registry, token_ids
+from anchorseg.weights.published import LANGUAGE, MASKS, Weights
 from anchorseg.weights.shipped import shipped
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
@@ -65,8 +66,11 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     Raises:
         CheckpointError: naming flag, value and remedy.
     """
-    version = shipped(_required(settings.version, "--version", "a LLaVA-1.5 folder such as llava-hf/llava-1.5-7b-hf"))
-    mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", "the file sam_vit_h_4b8939.pth"))
+    sizes, masks_wanted = LANGUAGE[settings.language_model], MASKS[settings.mask_model]
+    wanted = sizes.get(settings.size, next(iter(sizes.values())))
+    version = shipped(_required(settings.version, "--version", f"a folder such as {_called(wanted)}"))
+    what = f"{'the file' if masks_wanted.url else 'a folder such as'} {_called(masks_wanted)}"
+    mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", what))
     if not Path(mask_file).exists():
         raise FileNotFoundError(
             f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights), "
@@ -78,6 +82,10 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     )
     masks = mask_backbone(settings.mask_model).open_published(Path(mask_file), _mask_sizes(settings))
     return language, masks
+
+
+def _called(weights: Weights) -> str:
+    return weights.repository or weights.name
 
 
 def _mask_sizes(settings: ModelSettings) -> Any:
@@ -108,8 +116,8 @@ def uninitialized(dtype: torch.dtype) -> Iterator[None]:
 def initialize_new(model: AnchorSegModel, dtype: torch.dtype, seed: int) -> None:
     """Draw what no pretrained part holds: the query bank, SAM's mask-token table, and the vocabulary tables.
 
-    The tables are N(0, 0.02) throughout; loading then overwrites the rows of LLaMA's own pieces. Each part has a stream
-    of its own, so that runs of one seed whose heads differ begin alike in all else.
+    The tables are N(0, 0.02) throughout; loading then overwrites the rows of the vocabulary's own pieces. Each part has
+    a stream of its own, so that runs of one seed whose heads differ begin alike in all else.
     """
     seed_torch(seed, "weights", "head")
     model.head.draw_new(dtype)

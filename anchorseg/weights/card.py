@@ -17,9 +17,9 @@ from typing import Any
 from anchorseg.method.config import AnchorSegConfig
 from anchorseg.method.heads import head_entry
 from anchorseg.method.model_folder import read_config
-from anchorseg.weights.published import CLIP, LLAMA, SAM, named
+from anchorseg.weights.published import CLIP, LLAMA, SAM, named, parts_of
 from anchorseg.weights.shipped import ASSETS, SHIPPED
-from model.backbones import language_backbone
+from model.backbones import language_backbone, mask_backbone
 from utils.environment import git_state
 from utils.files import write_text
 from utils.tensor_files import TensorFiles
@@ -37,6 +37,8 @@ _PARTS = (
     ("vision tower", "llava.network.model.vision_tower."),
     ("projector", "llava.network.model.multi_modal_projector."),
     ("language model", "llava."),
+    ("vision tower", "qwen.network.model.visual."),
+    ("language model", "qwen."),
     ("image encoder of the masks", "sam.image_encoder."),
     ("mask decoder", "sam."),
     ("image encoder of the masks", "sam2.image_encoder."),
@@ -44,7 +46,8 @@ _PARTS = (
     ("mask decoder", "pixel_decoder."),
     ("head", ""),
 )
-"""Parts by the beginning of their tensors' names; the first that fits."""
+"""Parts by the beginning of their tensors' names; the first that fits. A backbone that is not among them is one part,
+which `_parts` knows by its own name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +90,13 @@ def write_card(folder: Path, *, record: TrainingRecord | None = None, converted_
     """
     config = read_config(folder)
     files = TensorFiles(folder)
-    counts = dict.fromkeys((name for name, _ in _PARTS), 0)
+    parts = _parts(config)
+    counts = dict.fromkeys((name for name, _ in parts), 0)
     own_name = language_backbone(config.language_model).module_name
     for name in files:
-        part = next(part for part, beginning in _PARTS if own_name(name).startswith(beginning))
+        part = next(part for part, beginning in parts if own_name(name).startswith(beginning))
         counts[part] += files.shape(name).numel()
-    origins = _origins(record, converted_from)
+    origins = _origins(config, record, converted_from)
     sections = [
         _front_matter(config, origins),
         _opening(config, converted_from),
@@ -104,6 +108,12 @@ def write_card(folder: Path, *, record: TrainingRecord | None = None, converted_
         _made_with(record),
     ]
     write_text(folder / FILE, "\n\n".join(sections) + "\n")
+
+
+def _parts(config: AnchorSegConfig) -> tuple[tuple[str, str], ...]:
+    *known, rest = _PARTS
+    language, masks = language_backbone(config.language_model), mask_backbone(config.mask_model)
+    return (*known, ("language model", f"{language.saved_as}."), ("mask decoder", f"{masks.saved_as}."), rest)
 
 
 def plain(value: object, longest: int = 200) -> str:
@@ -213,7 +223,7 @@ def _scores(record: TrainingRecord | None) -> str:
 
 
 def _terms(origins: tuple[Origin, ...]) -> str:
-    rows = [(origin.part, plain(origin.source), plain(origin.licence)) for origin in origins]
+    rows = [(origin.part, plain(origin.source, 400), plain(origin.licence, 400)) for origin in origins]
     return _section(
         "Terms",
         "Each part has terms of its own, which hold for this model, too. Check the terms at the source before use.",
@@ -230,18 +240,20 @@ def _made_with(record: TrainingRecord | None) -> str:
     return _section("Made with", f"anchorseg {__version__}{here}.{trained}")
 
 
-def _origins(record: TrainingRecord | None, converted_from: str | None) -> tuple[Origin, ...]:
+def _origins(config: AnchorSegConfig, record: TrainingRecord | None, converted_from: str | None) -> tuple[Origin, ...]:
     code = Origin(part="code", source="AnchorSeg", licence=PROJECT_LICENCE)
     if converted_from is not None:
         return (code, _origin("released model", converted_from), _origin("vision tower", CLIP.name),
                 _origin("mask backbone", SAM.name))  # fmt: skip
     if record is None:
+        possible = parts_of(config.language_model, config.mask_model)
         return (
             code,
             Origin(
                 part="weights",
-                source="not recorded; models of this project build on LLaVA-1.5, CLIP and SAM",
-                licence=f"of LLaVA-1.5: {LLAMA}; of CLIP: MIT; of SAM: Apache-2.0, if it has them",
+                source="not recorded; models of these backbones build on some of "
+                + ", ".join(weights.name for weights in possible),
+                licence="; ".join(f"of {weights.name}: {weights.licence}" for weights in possible) + ", if it has them",
             ),
         )
     flags = (("language model", "version"), ("vision tower", "vision_tower"), ("mask backbone", "vision_pretrained"))

@@ -78,6 +78,12 @@ LANGUAGE = {
     "qwen2.5-vl": QWEN2_5,
 }
 """By language backbone and size."""
+PIECES = {
+    **dict.fromkeys(("llava-1.5", "llava-pixellm", "llava-pixellm-24"), 32_000),
+    "qwen3-vl": 151_669,
+    "qwen2.5-vl": 151_665,
+}
+"""Ids of the published tokenizer, by language backbone."""
 RELEASED_REASON_SEG = _hub("rui-qian/hf-AnchorSeg-7b_reason_seg_val_llava1.5_ema", RELEASED)
 RELEASED_GREFCOCO = _hub("rui-qian/hf-AnchorSeg-7b_grefer_seg_llava1.5_ema", RELEASED)
 
@@ -88,6 +94,13 @@ MASKS = {
     "pixellm-published": CLIP,
 }
 """By mask backbone."""
+
+
+def parts_of(language_model: str, mask_model: str) -> tuple[Weights, ...]:
+    """What models of two backbones build on, of any size."""
+    tower = (CLIP,) if LANGUAGE[language_model] is LLAVA else ()
+    return tuple(dict.fromkeys((*LANGUAGE[language_model].values(), *tower, MASKS[mask_model])))
+
 
 EVERY = (
     *LLAVA.values(), *ORIGINAL_LLAVA, *QWEN3.values(), *QWEN2_5.values(), CLIP, SAM, *SAM2,

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 from anchorseg.evaluation.results import identify
 from anchorseg.method.options import Method
+from anchorseg.training.build import build_for_training
 from anchorseg.training.merging import training_record
 from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.card import TrainingRecord, plain, write_card
@@ -62,6 +63,18 @@ def test_a_saved_model_says_what_it_is_and_that_nothing_more_is_known(folder):
     assert f"| all | {total:,} |" in text
     assert "does not say what it was trained on" in text and "without scores" in text and "not recorded" in text
     assert f"anchorseg {__version__}" in text and "AnchorSegPredictor.from_pretrained" in text
+
+
+def test_the_parts_and_possible_terms_are_those_of_the_backbones(tmp_path):
+    settings = TrainSettings(size="tiny", language_model="qwen3-vl", mask_model="sam2.1-tiny", lora_r=0)
+    model, registry = build_for_training(settings)
+    save_model(model, registry, tmp_path)
+    text, _ = card(tmp_path)
+    head = sum(value.numel() for name, value in model.state_dict().items() if not name.startswith(("qwen.", "sam2.")))
+    language = sum(p.numel() for p in model.language.language_model.parameters())
+    assert f"| head | {head:,} |" in text and f"| language model | {language:,} |" in text
+    assert "Qwen3-VL-8B-Instruct: Apache-2.0" in text and "hiera-tiny" in text
+    assert "llava" not in text.lower() and "CLIP" not in text and "LLaMA" not in text
 
 
 def test_a_run_tells_mixture_recipe_and_its_own_scores(folder, run):

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from anchorseg.training.build import build_for_training
-from anchorseg.training.engine_config import ROOMY_GB, build_optimizer, checkpoints_gradients, deepspeed_config
+from anchorseg.training.engine_config import build_optimizer, checkpoints_gradients, deepspeed_config
 from anchorseg.training.merging import max_difference, read_run_settings
-from anchorseg.training.settings import OptimizationSettings, TrainSettings
+from anchorseg.training.settings import SMALL, OptimizationSettings, TrainSettings
 from anchorseg.weights.folder import load_model, save_model
 from model.backbone_names import LANGUAGE_BACKBONES
 from utils.errors import SettingsError
@@ -185,8 +186,17 @@ def test_activations_are_recomputed_where_asked_and_auto_keeps_them_without_a_gp
         assert not checkpoints_gradients(OptimizationSettings(), "7b")
 
 
-def test_every_size_says_what_it_needs_to_keep_activations():
-    assert set(ROOMY_GB) == {size for entry in LANGUAGE_BACKBONES.values() for size in entry.sizes}
+@pytest.mark.parametrize("size", sorted({size for entry in LANGUAGE_BACKBONES.values() for size in entry.sizes}))
+def test_auto_knows_every_size_of_every_backbone(monkeypatch, size):
+    gigabytes = iter((200, 8, 80))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=next(gigabytes) * 1e9)
+    )
+    large, small = (checkpoints_gradients(OptimizationSettings(), size) for _ in range(2))
+    assert not large and small == (size not in SMALL)
+    assert checkpoints_gradients(OptimizationSettings(), size, 5_000_000_000), "optimizers need memory too"
 
 
 @pytest.mark.parametrize(("written", "read"), [(True, "on"), (False, "off"), ("auto", "auto")])

@@ -60,6 +60,19 @@ def test_pixellms_parameters_are_those_of_the_papers_table():
     assert "375.72 M" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("preset", "rows", "width", "billions"),
+    [("qwen3-vl-8b", 151_669, 4096, "9.446 B"), ("qwen2.5-vl-7b", 151_665, 3584, "8.961 B")],
+)
+def test_another_backbones_tables_have_the_rows_of_its_own_vocabulary(preset, rows, width, billions):
+    settings = parse(TrainSettings, ["--preset", preset], preset_dir=CONFIGS)
+    model = meta_model(settings)
+    added = 9  # what stands around an image is in the vocabulary
+    assert model.config.language_config.text_config.vocab_size == rows + added
+    text = table(settings)
+    assert billions in text and "paper" not in text and f"{2 * added * width:,}" in text
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_recipe_is_read_and_printed_in_full(path):
     settings = parse(TrainSettings, ["--preset", path.stem], preset_dir=CONFIGS)

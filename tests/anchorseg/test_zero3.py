@@ -124,3 +124,15 @@ def test_merging_joins_the_parts_of_the_weights(divided):
     for name, weight in three.items():
         # Four steps at 1e-4: rounding of a vanishing gradient may turn the direction of Adam's step.
         torch.testing.assert_close(weight, two[name], rtol=0, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["all", "new"])
+def test_a_table_that_the_head_reads_too_is_divided_like_others(place, rows):
+    """Qwen3-VL's small sizes have one table, which is read outside of its own module."""
+    for stage in ("3", "2"):
+        extra = ("--language_model", "qwen3-vl", "--train_embeddings", rows, "--zero_stage", stage)
+        run(command(place, f"tied {rows} {stage}", *extra), place / f"tied-{rows}-{stage}.log")
+    for tag in ("train/loss", "train/grad_norm"):
+        three, two = (logged(place, f"tied {rows} {stage}", tag) for stage in ("3", "2"))
+        assert len(three) == 4 and three == pytest.approx(two, rel=1e-5)
