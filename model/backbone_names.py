@@ -36,6 +36,7 @@ MASK_BACKBONES: dict[str, str] = {
     "sam2.1-base-plus": "model.sam2:Sam2BasePlus",
     "sam2.1-small": "model.sam2:Sam2Small",
     "sam2.1-tiny": "model.sam2:Sam2Tiny",
+    "sam3": "model.sam3:Sam3Backbone",
     "pixellm": "model.pixel_masks:PixelBackbone",
     "pixellm-published": "model.pixel_masks:PublishedPixelBackbone",
 }

@@ -16,7 +16,7 @@ from transformers import Sam2Model
 
 from model.mask_tokens import MaskTokenTable
 from model.sam import encode_grid, encode_points
-from model.sam2_files import PUBLISHED_SIZES, Sam2Sizes, load_published, open_published
+from model.sam2_files import PUBLISHED_SIZES, PromptedSizes, Sam2Sizes, load_published, open_published
 from utils.derived import Derived
 from utils.errors import SettingsError
 from utils.geometry import Frame, Size, map_to_prompt, stretch_masks
@@ -67,7 +67,7 @@ class Sam2ImageEncoder(nn.Module):
         whole: whose parts it takes.
     """
 
-    def __init__(self, whole: Sam2Model) -> None:
+    def __init__(self, whole: Any) -> None:
         super().__init__()
         self.vision: Any = whole.vision_encoder
         self.vision.neck.position_encoding = NoPositions()
@@ -87,6 +87,8 @@ class Sam2ImageEncoder(nn.Module):
 class Sam2Backbone(MaskTokenTable, nn.Module):
     """SAM 2.1's parts, called so that one set of features serves all targets of its image, batched over images.
 
+    SAM 3's parts are called in the same way: `model/sam3.py`.
+
     Args:
         sizes: of the parts.
         positions: type in which the encoding of positions is computed, float32 or that of the weights.
@@ -94,11 +96,12 @@ class Sam2Backbone(MaskTokenTable, nn.Module):
 
     PUBLISHED: ClassVar[str] = "large"
     saved_as = "sam2"
-    Sizes = Sam2Sizes
+    Sizes: type = Sam2Sizes
+    Whole: ClassVar[Any] = Sam2Model
     # transformers collects these from a model's parts, to put each on one device.
     _no_split_modules = ["Sam2MultiScaleBlock"]
 
-    def __init__(self, sizes: Sam2Sizes, positions: str = "float32") -> None:
+    def __init__(self, sizes: Any, positions: str = "float32") -> None:
         super().__init__()
         self.sizes = sizes
         self.view = sizes.view
@@ -106,7 +109,7 @@ class Sam2Backbone(MaskTokenTable, nn.Module):
         self.feature_shape = (4 * sizes.prompt_width, sizes.grid, sizes.grid)
         self.positions = positions
         self._grid_encoding = Derived()
-        whole = Sam2Model(sizes.config())
+        whole = self.Whole(sizes.config())
         self.image_encoder: Any = Sam2ImageEncoder(whole)
         self.prompt_encoder: Any = whole.prompt_encoder
         self.mask_decoder: Any = whole.mask_decoder
@@ -114,12 +117,12 @@ class Sam2Backbone(MaskTokenTable, nn.Module):
         self.mask_token_positions = nn.Parameter(self._drawn_positions())
 
     @classmethod
-    def preset(cls, size: str) -> Sam2Sizes:
+    def preset(cls, size: str) -> PromptedSizes:
         """The published size with every published size, and a small one of the same classes."""
         return MINIATURE if size in ("tiny", "mini") else PUBLISHED_SIZES[cls.PUBLISHED]
 
     @staticmethod
-    def published_sizes(name: str) -> Sam2Sizes:
+    def published_sizes(name: str) -> PromptedSizes:
         """See `MaskBackbone`; SAM's sizes have no meaning here."""
         raise SettingsError(
             f"--sam_model {name} is a size of SAM, which SAM 2.1 does not have; use --sam_model preset, and choose the "
@@ -127,7 +130,7 @@ class Sam2Backbone(MaskTokenTable, nn.Module):
         )
 
     @staticmethod
-    def open_published(path: Path, sizes: Sam2Sizes) -> TensorFiles:
+    def open_published(path: Path, sizes: Any) -> TensorFiles:
         """See `MaskBackbone`."""
         return open_published(path, sizes)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,12 +21,102 @@ from utils.loading import LoadReport, assign, match, refused_values
 from utils.tensor_files import TensorFiles
 
 STAGES = 4
-STRIDE = 16
-"""Pixels along a cell of the image embedding; Hiera's patches are 4 pixels apart, and each stage halves the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sam2Sizes:
+class PromptedSizes:
+    """Sizes of the prompt encoder and the mask decoder that SAM 2.1 and SAM 3 share, and of their view."""
+
+    # Pixels along a cell of the image embedding; Hiera's patches are 4 apart, and each stage halves the grid.
+    STRIDE: ClassVar[int] = 16
+    STATISTICS: ClassVar[tuple[tuple[float, float, float], tuple[float, float, float]]] = (SAM_MEAN, SAM_STD)
+    SEQUENCES: ClassVar[tuple[str, ...]] = ()
+
+    image_size: int
+    prompt_width: int = 256
+    mask_channels: int = 16
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    iou_head_width: int = 256
+
+    def __post_init__(self) -> None:
+        for name in self.SEQUENCES:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"mask_config.{name} is {value}; it must be at least 1")
+        self._check_encoder()
+        if self.prompt_width % 8 or self.prompt_width % (2 * self.decoder_heads):
+            raise ValueError(
+                f"mask_config.prompt_width {self.prompt_width} is not a multiple of 8 and of {2 * self.decoder_heads}, "
+                "twice decoder_heads"
+            )
+
+    def _check_encoder(self) -> None:
+        """Refuse sizes of the encoder that do not fit each other."""
+
+    def _check_blocks(self, blocks: tuple[int, ...], depth: int) -> None:
+        if any(not 0 <= block < depth for block in blocks):
+            raise ValueError(f"mask_config.global_attention is {blocks}; blocks are 0 to {depth - 1}")
+
+    @property
+    def view(self) -> StretchedView:
+        """How images enter."""
+        mean, std = self.STATISTICS
+        return StretchedView(side=self.image_size, grid=self.grid, mean=mean, std=std)
+
+    @property
+    def grid(self) -> int:
+        """Side G of the image embedding."""
+        return self.image_size // self.STRIDE
+
+    @property
+    def low_resolution(self) -> int:
+        """Side M of mask prompts and low-resolution masks."""
+        return 4 * self.grid
+
+    @property
+    def feature_sides(self) -> list[list[int]]:
+        """Height and width of the three levels of features, the finest first."""
+        return [[factor * self.grid] * 2 for factor in (4, 2, 1)]
+
+    def prompt_values(self) -> dict[str, int]:
+        """Values of transformers' configuration of the prompt encoder."""
+        return {
+            "hidden_size": self.prompt_width,
+            "image_size": self.image_size,
+            "patch_size": self.STRIDE,
+            "mask_input_channels": self.mask_channels,
+        }
+
+    def decoder_values(self) -> dict[str, int]:
+        """Values of transformers' configuration of the mask decoder."""
+        return {
+            "hidden_size": self.prompt_width,
+            "mlp_dim": self.decoder_mlp,
+            "num_hidden_layers": self.decoder_depth,
+            "num_attention_heads": self.decoder_heads,
+            "iou_head_hidden_dim": self.iou_head_width,
+        }
+
+    @staticmethod
+    def values_of(config: Any) -> dict[str, int]:
+        """The sizes of this class in a configuration of transformers."""
+        prompts, decoder = config.prompt_encoder_config, config.mask_decoder_config
+        return {
+            "image_size": prompts.image_size,
+            "prompt_width": config.vision_config.fpn_hidden_size,
+            "mask_channels": prompts.mask_input_channels,
+            "decoder_depth": decoder.num_hidden_layers,
+            "decoder_heads": decoder.num_attention_heads,
+            "decoder_mlp": decoder.mlp_dim,
+            "iou_head_width": decoder.iou_head_hidden_dim,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam2Sizes(PromptedSizes):
     """Sizes of SAM 2.1's three parts; the defaults are Hiera-L.
 
     Attributes:
@@ -35,6 +128,8 @@ class Sam2Sizes:
         background: side of the table of positions that is resized to the grid.
     """
 
+    SEQUENCES = ("blocks", "window_sizes", "global_attention")
+
     image_size: int = 1024
     encoder_width: int = 144
     encoder_heads: int = 2
@@ -42,29 +137,13 @@ class Sam2Sizes:
     window_sizes: tuple[int, ...] = (8, 4, 16, 8)
     global_attention: tuple[int, ...] = (23, 33, 43)
     background: int = 7
-    prompt_width: int = 256
-    mask_channels: int = 16
-    decoder_depth: int = 2
-    decoder_heads: int = 8
-    decoder_mlp: int = 2048
-    iou_head_width: int = 256
 
-    def __post_init__(self) -> None:
-        for name in ("blocks", "window_sizes", "global_attention"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, value in vars(self).items():
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"mask_config.{name} is {value}; it must be at least 1")
+    def _check_encoder(self) -> None:
         for name in ("blocks", "window_sizes"):
             values = getattr(self, name)
             if len(values) != STAGES or min(values) < 1:
                 raise ValueError(f"mask_config.{name} is {values}; give {STAGES} numbers from 1 on, one for each stage")
-        self._check_grids()
-
-    def _check_grids(self) -> None:
-        depth = sum(self.blocks)
-        if any(not 0 <= block < depth for block in self.global_attention):
-            raise ValueError(f"mask_config.global_attention is {self.global_attention}; blocks are 0 to {depth - 1}")
+        self._check_blocks(self.global_attention, sum(self.blocks))
         if any(window % 2 for window in self.window_sizes[:-1]):
             raise ValueError(
                 f"mask_config.window_sizes is {self.window_sizes}; all but the last are halved by the stage behind "
@@ -73,46 +152,19 @@ class Sam2Sizes:
         unit = 4 * self.window_sizes[0]
         if self.image_size % 32 or self.image_size % unit:
             raise ValueError(f"mask_config.image_size {self.image_size} is not a multiple of 32 and of {unit}")
-        if self.prompt_width % 8 or self.prompt_width % (2 * self.decoder_heads):
-            raise ValueError(
-                f"mask_config.prompt_width {self.prompt_width} is not a multiple of 8 and of {2 * self.decoder_heads}, "
-                "twice decoder_heads"
-            )
-
-    @property
-    def view(self) -> StretchedView:
-        """How images enter."""
-        return StretchedView(side=self.image_size, grid=self.grid, mean=SAM_MEAN, std=SAM_STD)
-
-    @property
-    def grid(self) -> int:
-        """Side G of the image embedding."""
-        return self.image_size // STRIDE
-
-    @property
-    def low_resolution(self) -> int:
-        """Side M of mask prompts and low-resolution masks."""
-        return 4 * self.grid
 
     @staticmethod
     def of(config: Sam2Config) -> Sam2Sizes:
         """The sizes in a configuration of transformers."""
-        vision, decoder = config.vision_config, config.mask_decoder_config
-        hiera, prompts = vision.backbone_config, config.prompt_encoder_config
+        hiera = config.vision_config.backbone_config
         return Sam2Sizes(
-            image_size=prompts.image_size,
+            **PromptedSizes.values_of(config),
             encoder_width=hiera.embed_dim_per_stage[0],
             encoder_heads=hiera.num_attention_heads_per_stage[0],
             blocks=tuple(hiera.blocks_per_stage),
             window_sizes=tuple(hiera.window_size_per_stage),
             global_attention=tuple(hiera.global_attention_blocks),
             background=hiera.window_positional_embedding_background_size[0],
-            prompt_width=vision.fpn_hidden_size,
-            mask_channels=prompts.mask_input_channels,
-            decoder_depth=decoder.num_hidden_layers,
-            decoder_heads=decoder.num_attention_heads,
-            decoder_mlp=decoder.mlp_dim,
-            iou_head_width=decoder.iou_head_hidden_dim,
         )
 
     def config(self) -> Sam2Config:
@@ -132,22 +184,11 @@ class Sam2Sizes:
         vision = Sam2VisionConfig(
             backbone_config=hiera,
             backbone_channel_list=widths[::-1],
-            backbone_feature_sizes=[[factor * self.grid] * 2 for factor in (4, 2, 1)],
+            backbone_feature_sizes=self.feature_sides,
             fpn_hidden_size=self.prompt_width,
         )
-        prompts = Sam2PromptEncoderConfig(
-            hidden_size=self.prompt_width,
-            image_size=self.image_size,
-            patch_size=STRIDE,
-            mask_input_channels=self.mask_channels,
-        )
-        decoder = Sam2MaskDecoderConfig(
-            hidden_size=self.prompt_width,
-            mlp_dim=self.decoder_mlp,
-            num_hidden_layers=self.decoder_depth,
-            num_attention_heads=self.decoder_heads,
-            iou_head_hidden_dim=self.iou_head_width,
-        )
+        prompts = Sam2PromptEncoderConfig(**self.prompt_values())
+        decoder = Sam2MaskDecoderConfig(**self.decoder_values())
         return Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
 
 
@@ -218,19 +259,30 @@ def open_published(path: Path, expected: Sam2Sizes) -> TensorFiles:
             f"--vision_pretrained {path} is {found}, but {wanted} is asked for; give the weights of that size, or "
             "--mask_model with the size of these"
         )
-    _check_config(path, expected)
+
+    def read(values: dict[str, Any]) -> Sam2Sizes:
+        return Sam2Sizes.of(Sam2Config(**{name: values[name] for name in Sam2Config.sub_configs_defaults}))
+
+    check_config(path, expected, read)
     return files
 
 
-def _check_config(path: Path, expected: Sam2Sizes) -> None:
-    """Refuse a folder whose config.json differs in what shapes do not show: heads, windows, global attention."""
+def check_config(path: Path, expected: PromptedSizes, read: Callable[[dict[str, Any]], PromptedSizes]) -> None:
+    """Refuse a folder whose config.json differs in what shapes do not show: heads, windows, global attention.
+
+    Args:
+        path: folder, or a file of weights, which says nothing.
+        expected: sizes asked for.
+        read: gives the sizes in what config.json holds; may raise anything.
+
+    Raises:
+        CheckpointError: naming what differs, or why the file cannot be read.
+    """
     file = path / "config.json"
     if not file.is_file():
         return
     with refused_values(file):
-        values = json.loads(file.read_text())
-        parts = {name: values[name] for name in Sam2Config.sub_configs_defaults}
-        found = Sam2Sizes.of(Sam2Config(**parts))
+        found = read(json.loads(file.read_text()))
     differing = [
         f"{name} {value} instead of {getattr(expected, name)}"
         for name, value in vars(found).items()
@@ -240,17 +292,33 @@ def _check_config(path: Path, expected: Sam2Sizes) -> None:
         raise CheckpointError(f"{file} has {', '.join(differing)}; give the published folder, or copy it again")
 
 
-def load_published(backbone: nn.Module, files: TensorFiles, dtype: torch.dtype) -> LoadReport:
+def load_published(
+    backbone: nn.Module,
+    files: TensorFiles,
+    dtype: torch.dtype,
+    *,
+    rename: Callable[[str], str] = own_name,
+    unused: str = OF_VIDEO,
+    positions: tuple[str, str] = POSITIONS,
+) -> LoadReport:
     """Fill the backbone from `open_published`; the mask-token table is new.
+
+    Args:
+        backbone: see above.
+        files: see above.
+        dtype: of the weights afterwards.
+        rename: name in the file -> name in the backbone.
+        unused: regular expression of names in the file that are known and not needed.
+        positions: two names in the file of one matrix of positions.
 
     Raises:
         CheckpointError: if a tensor is missing, unknown or of another shape, or both matrices of positions differ.
     """
     shapes = {name: value.shape for name, value in backbone.state_dict().items()}
-    second_name = "|".join(f"^{name}$" for name in POSITIONS)
-    report = match(shapes, files, own_name, unused=f"{OF_VIDEO}|{second_name}", new=("mask_token_positions",))
-    both = [files[name] for name in POSITIONS if name in set(files)]
+    second_name = "|".join(f"^{re.escape(name)}$" for name in positions)
+    report = match(shapes, files, rename, unused=f"{unused}|{second_name}", new=("mask_token_positions",))
+    both = [files[name] for name in positions if name in set(files)]
     if not torch.equal(both[0], both[-1]):
-        raise CheckpointError(f"{files.path} has two different matrices {' and '.join(POSITIONS)}; fetch it again")
+        raise CheckpointError(f"{files.path} has two different matrices {' and '.join(positions)}; fetch it again")
     assign(backbone, files, report, dtype)
     return report

@@ -92,7 +92,7 @@ def test_every_recipe_and_table_is_listed(capsys):
     for table in needs.TABLES:
         download.main(["--table", str(table)])
     said = capsys.readouterr().out
-    in_no_recipe = (*published.ORIGINAL_LLAVA, *published.SAM2)
+    in_no_recipe = (*published.ORIGINAL_LLAVA, *published.SAM2, published.SAM3)
     assert all(weights.name in said for weights in published.EVERY if weights not in in_no_recipe)
     with pytest.raises(SettingsError, match=r"There is no preset '8b'"):
         download.main(["--preset", "8b"])

@@ -74,7 +74,8 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     if not Path(mask_file).exists():
         raise FileNotFoundError(
             f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights), "
-            "for SAM 2.1 a folder such as facebook/sam2.1-hiera-large, or for PixelLM openai/clip-vit-large-patch14-336"
+            "for SAM 2.1 a folder such as facebook/sam2.1-hiera-large, for SAM 3 facebook/sam3, or for PixelLM "
+            "openai/clip-vit-large-patch14-336"
         )
     tower = None if settings.vision_tower is None else local_folder(settings.vision_tower, "--vision_tower")
     language = language_backbone(settings.language_model).open_published(

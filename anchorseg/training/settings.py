@@ -70,7 +70,8 @@ class ModelSettings(HeadSettings):
     )
     vision_pretrained: str | None = setting(
         None,
-        help="weights of the mask backbone: sam_vit_h_4b8939.pth; for SAM 2.1 a folder facebook/sam2.1-hiera-NAME",
+        help="weights of the mask backbone: sam_vit_h_4b8939.pth; for SAM 2.1 a folder facebook/sam2.1-hiera-NAME, "
+        "for SAM 3 facebook/sam3",
         may_change=True,
     )
     sam_model: Literal["preset", "vit_b", "vit_l", "vit_h"] = setting(

@@ -43,6 +43,8 @@ _PARTS = (
     ("mask decoder", "sam."),
     ("image encoder of the masks", "sam2.image_encoder."),
     ("mask decoder", "sam2."),
+    ("image encoder of the masks", "sam3.image_encoder."),
+    ("mask decoder", "sam3."),
     ("mask decoder", "pixel_decoder."),
     ("head", ""),
 )

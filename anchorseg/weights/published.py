@@ -64,6 +64,7 @@ SAM2 = tuple(
     _hub(f"facebook/sam2.1-hiera-{size}", "Apache-2.0", gigabytes)
     for size, gigabytes in {"tiny": 0.16, "small": 0.18, "base-plus": 0.32, "large": 0.9}.items()
 )
+SAM3 = _hub("facebook/sam3", "SAM License", 3.4)
 QWEN3 = {
     "2b": _hub("Qwen/Qwen3-VL-2B-Instruct", "Apache-2.0", 4.3),
     "4b": _hub("Qwen/Qwen3-VL-4B-Instruct", "Apache-2.0", 8.9),
@@ -90,6 +91,7 @@ RELEASED_GREFCOCO = _hub("rui-qian/hf-AnchorSeg-7b_grefer_seg_llava1.5_ema", REL
 MASKS = {
     "sam": SAM,
     **{f"sam2.1-{weights.name.removeprefix('sam2.1-hiera-')}": weights for weights in SAM2},
+    "sam3": SAM3,
     "pixellm": CLIP,
     "pixellm-published": CLIP,
 }
@@ -103,7 +105,7 @@ def parts_of(language_model: str, mask_model: str) -> tuple[Weights, ...]:
 
 
 EVERY = (
-    *LLAVA.values(), *ORIGINAL_LLAVA, *QWEN3.values(), *QWEN2_5.values(), CLIP, SAM, *SAM2,
+    *LLAVA.values(), *ORIGINAL_LLAVA, *QWEN3.values(), *QWEN2_5.values(), CLIP, SAM, *SAM2, SAM3,
     RELEASED_REASON_SEG, RELEASED_GREFCOCO,
 )  # fmt: skip
 
