@@ -1,8 +1,8 @@
 """The backbones side by side at their real sizes: `python -m benchmarks.backbones`.
 
 Operations of a training step (2 images of 480 x 640 with 3 conversations) and of masks for answers in the prompt, and
-parameters by group, all counted on the meta device. `--seconds` also measures a step of each pair at `tiny` on this
-machine's CPU, all in turn. Each language backbone trains the rows of its tables that its preset says.
+parameters by group, all counted on the meta device. `--seconds` also counts and measures a step of each pair at `tiny`
+on this machine's CPU, all in turn. Each language backbone trains the rows of its tables that its preset says.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ PRESETS: dict[str, tuple[str, str, Rows]] = {
 }
 """Of configs/: language backbone, size, and rows of the vocabulary tables that train."""
 MASKS = ("sam", "sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")
-MINIATURES = (("llava-1.5", "qwen3-vl", "qwen2.5-vl"), ("sam", "sam2.1-large"))
-"""Language and mask backbones that differ at `tiny`."""
+MINIATURES = {"llava-1.5": "7b", "qwen3-vl": "qwen3-vl-8b", "qwen2.5-vl": "qwen2.5-vl-7b"}
+"""Language backbones at `tiny`, and the preset that each stands for."""
+MINIATURE_MASKS = ("sam", "sam2.1-large")
+"""Mask backbones that differ at `tiny`."""
 QUESTIONS = (1, 3)
 COLUMNS = (flops.VISION, flops.FORWARD, flops.BACKWARD, flops.HEAD, flops.MASK_ENCODER, flops.REST)
 
@@ -70,13 +72,32 @@ def _answers(model: AnchorSegModel, registry: WordRegistry) -> dict[int, int]:
     return {number: sum(flops.forced_parts(model, registry, number).values()) for number in QUESTIONS}
 
 
-def measured(repeats: int) -> dict[str, Cost]:
-    """Seconds and memory of forward, objective and backward at `tiny` in float32, of each pair by `LANGUAGE, MASKS`."""
+def measured(repeats: int) -> dict[tuple[str, str], Cost]:
+    """Seconds and memory of forward, objective and backward at `tiny` in float32, of each pair of backbones."""
     works = {
-        f"{language}, {masks}": Work("tiny", {"language_model": language, "mask_model": masks}, "cpu", torch.float32)
-        for language, masks in itertools.product(*MINIATURES)
+        f"{language} {masks}": Work("tiny", {"language_model": language, "mask_model": masks}, "cpu", torch.float32)
+        for language, masks in itertools.product(MINIATURES, MINIATURE_MASKS)
     }
-    return in_turn({name: work.step for name, work in works.items()}, device="cpu", repeats=repeats)
+    costs = in_turn({name: work.step for name, work in works.items()}, device="cpu", repeats=repeats)
+    return dict(zip(itertools.product(MINIATURES, MINIATURE_MASKS), costs.values(), strict=True))
+
+
+def seconds_table(costs: dict[tuple[str, str], Cost], found: dict[str, dict[str, Counts]]) -> str:
+    """Of each pair the TFLOP of a step at real size, where it was counted; and at `tiny` its GFLOP and seconds."""
+    rows = []
+    for (language, masks), cost in costs.items():
+        real = found.get(masks, {}).get(MINIATURES[language])
+        small = counted(language, "tiny", "all", masks)
+        operations = "" if real is None else f"{sum(real['step'].values()) / 1e12:.2f}"
+        cells = [
+            operations,
+            f"{sum(small['step'].values()) / 1e9:.2f}",
+            f"{cost.seconds:.3f}",
+            f"{cost.cpu_seconds:.3f}",
+        ]
+        rows.append([language, masks, MINIATURES[language], *cells])
+    titles = ["language", "masks", "preset", "TFLOP", "GFLOP at tiny", "seconds at tiny", "CPU seconds at tiny"]
+    return markdown(titles, rows)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -124,12 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"\nParameters with {masks}\n\n{parameters_table(presets)}")
     costs = measured(arguments.repeats) if arguments.seconds else {}
     if costs:
-        cells = [
-            [name, f"{cost.seconds:.3f}", f"{cost.cpu_seconds:.3f}", f"{cost.peak_bytes / 2**30:.2f}"]
-            for name, cost in costs.items()
-        ]
-        print(f"\n{markdown(['tiny', 'seconds', 'CPU seconds', 'peak GiB'], cells)}")
-    print(json.dumps({"counts": found, "costs": as_json(costs)}))
+        print(f"\n{seconds_table(costs, found)}")
+    print(json.dumps({"counts": found, "costs": as_json({" ".join(pair): cost for pair, cost in costs.items()})}))
 
 
 if __name__ == "__main__":
