@@ -30,7 +30,7 @@ PRESETS: dict[str, tuple[str, str, Rows]] = {
     "qwen2.5-vl-7b": ("qwen2.5-vl", "7b", "new"),
 }
 """Of configs/: language backbone, size, and rows of the vocabulary tables that train."""
-MASKS = ("sam", "sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")
+MASKS = ("sam", "sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny", "sam3")
 MINIATURES = {"llava-1.5": "7b", "qwen3-vl": "qwen3-vl-8b", "qwen2.5-vl": "qwen2.5-vl-7b"}
 """Language backbones at `tiny`, and the preset that each stands for."""
 MINIATURE_MASKS = ("sam", "sam2.1-large")

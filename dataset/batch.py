@@ -143,8 +143,10 @@ class Sequences:
 
     def prefixes(self, images: int) -> Sequences:
         """The prefix alone, a row for each of so many images."""
-        columns = self.segments[0] == PREFIX
+        (columns,) = torch.nonzero(self.segments[0] == PREFIX, as_tuple=True)
         rows = torch.searchsorted(self.row_images, torch.arange(images, device=self.row_images.device))
+        # Of an image without a row nothing is asked, so that any positions will do.
+        rows = rows.clamp(max=len(self.positions) - 1)
         return prefix_rows(self.input_ids[0, columns], self.positions[rows][:, columns], self.image_start)
 
     def widened(self, columns: int) -> Sequences:

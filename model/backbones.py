@@ -154,11 +154,7 @@ class MaskBackbone(Protocol):
 
     @staticmethod
     def preset(size: str) -> Any:
-        """The sizes that go with a named size of the language backbone.
-
-        Raises:
-            KeyError: if none do.
-        """
+        """The sizes that go with a named size of the language backbone: small ones with `tiny` and `mini`."""
 
     @staticmethod
     def published_sizes(name: str) -> Any:

@@ -10,6 +10,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from model.lora_settings import LoraSettings
 
@@ -58,16 +59,17 @@ def table_parameters(table: nn.Module) -> list[nn.Parameter]:
     return list((table.trainable_tokens_delta if isinstance(table, TrainableTokensLayer) else table).parameters())
 
 
-def table_weight(table: nn.Module) -> Tensor:
-    """The (V, D) weight of a vocabulary table, with its added rows where they are apart."""
+def tied_logits(table: nn.Module, hidden: Tensor) -> Tensor:
+    """Logits (..., V) of states (..., D) by an embedding that is the head, too; its added rows need no copy of it."""
     if not isinstance(table, TrainableTokensLayer):
-        return table.weight  # type: ignore[return-value]
-    weight: Tensor = table.get_base_layer().weight
+        return linear(hidden, table.weight)  # type: ignore[arg-type]
+    logits = linear(hidden, table.get_base_layer().weight)
     for name in table.active_adapters:
-        ids = torch.tensor(table.token_indices[name], device=weight.device)
-        # Cloned, for ZeRO stage 3 takes parameters away before backward, which asks for the shape of what was copied.
-        weight = weight.index_copy(0, ids, table.trainable_tokens_delta[name].to(weight).clone())
-    return weight
+        ids = torch.tensor(table.token_indices[name], device=logits.device)
+        # Cloned, for ZeRO stage 3 takes parameters away before backward, which asks for them.
+        rows = table.trainable_tokens_delta[name].to(logits.dtype).clone()
+        logits = logits.index_copy(-1, ids, linear(hidden, rows))
+    return logits
 
 
 def merge_lora(module: nn.Module) -> int:

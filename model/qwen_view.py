@@ -51,7 +51,8 @@ class QwenView:
     def frame(self, size: Size) -> Frame:
         """See `ImageView`."""
         side = self.patch * self.merge
-        height, width = (max(own, -(-other // MAX_RATIO)) for own, other in zip(size, reversed(size), strict=True))
+        ratio = min(MAX_RATIO, self.most)
+        height, width = (max(own, -(-other // ratio)) for own, other in zip(size, reversed(size), strict=True))
         limits = {"min_pixels": self.least * side**2, "max_pixels": self.most * side**2}
         view = smart_resize(height, width, factor=side, **limits)
         return Frame(view, view, (view[0] // side, view[1] // side))

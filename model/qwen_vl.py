@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     Cache,
@@ -28,8 +28,8 @@ from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
 from model.language_files import LanguageFiles, load_published
 from model.llava import IMAGE_PLACEHOLDER
-from model.lora import table_weight
-from model.qwen_files import MODULE, check_size, from_published, open_qwen
+from model.lora import tied_logits
+from model.qwen_files import MODULE, check_config, check_size, from_published, open_qwen
 from model.qwen_sizes import QWEN2_5_SIZES, QWEN3_SIZES
 from model.qwen_view import QwenView
 from model.zeroing_attention import ATTENTION, last_states
@@ -78,7 +78,7 @@ class QwenBackbone(nn.Module):
     @classmethod
     def read_config(cls, values: Any) -> Any:
         """See `LanguageBackbone`."""
-        return values if isinstance(values, cls.Config) else cls.Config(**values)
+        return check_config(values if isinstance(values, cls.Config) else cls.Config(**values))
 
     @classmethod
     def preset(cls, size: str, vocabulary: int) -> Any:
@@ -93,7 +93,7 @@ class QwenBackbone(nn.Module):
             ValueError: see `LanguageBackbone`.
         """
         if cropped:
-            raise ValueError("clip_view is 'crop', but Qwen-VL reads whole images; allowed: pad")
+            raise ValueError("clip_view is 'crop', but Qwen-VL reads whole images; allowed: padded")
         vision, (mean, std) = config.vision_config, cls.STATISTICS
         return QwenView(
             patch=vision.patch_size,
@@ -192,9 +192,7 @@ class QwenBackbone(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See `LanguageBackbone`."""
-        if self.tied:
-            return linear(hidden, table_weight(self.language_model.embed_tokens))
-        return self.network.lm_head(hidden)
+        return tied_logits(self.language_model.embed_tokens, hidden) if self.tied else self.network.lm_head(hidden)
 
 
 def _add_features(hidden: Tensor, _: None, features: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ Letters: R rows (sequences), T positions, S keys, d width of a head, D language 
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache, LlamaModel
+from transformers import AttentionInterface, Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from model.attention_kernels import right_kernels
@@ -53,10 +52,6 @@ ATTENTION = {"text_config": ZEROING_ATTENTION, "vision_config": "sdpa"}
 """Of each part of a backbone; CLIP needs "sdpa", for eager attention would add its boolean mask as 0 and 1."""
 
 
-CACHE_ARGUMENT = "cache" if "cache" in signature(LlamaModel.forward).parameters else "past_key_values"
-"""The decoder's name for keys and values of earlier positions, which transformers 5.24 changed."""
-
-
 def last_states(
     decoder: Any, embeddings: Tensor, positions: Tensor, visible: Tensor, cache: Cache | None, **further: Any
 ) -> Tensor:
@@ -79,7 +74,7 @@ def last_states(
         attention_mask=embeddings.new_zeros(()).expand(unseen.shape).masked_fill(unseen, -torch.inf),
         no_key=no_key,
         use_cache=cache is not None,
-        **{CACHE_ARGUMENT: cache},
+        cache=cache,
         **further,
     )
     return outputs.last_hidden_state

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anchorseg.training.settings import SMALL, TrainSettings
-from anchorseg.weights.published import CLIP, LANGUAGE, MASKS, RELEASED_GREFCOCO, RELEASED_REASON_SEG, Weights
+from anchorseg.weights.published import CLIP, MASKS, RELEASED_GREFCOCO, RELEASED_REASON_SEG, Weights, of_language
 from dataset.registry import FAMILIES, datasets
 from dataset.source import Expected
 from scripts.check_data import mixture
@@ -95,7 +95,8 @@ def of_preset(name: str) -> Needs:
     if settings.size in SMALL:
         about = f"size {settings.size}: its weights come with the project, or it starts from nothing"
         return Needs(weights=(), datasets=found, benchmarks=tuple(places), about=(about,))
-    weights = (LANGUAGE[settings.language_model][settings.size], MASKS[settings.mask_model])
+    found_weights = (of_language(settings.language_model, settings.size), MASKS.get(settings.mask_model))
+    weights = tuple(each for each in found_weights if each is not None)
     return Needs(weights=weights, datasets=found, benchmarks=tuple(places))
 
 

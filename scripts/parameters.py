@@ -42,7 +42,8 @@ def meta_model(settings: ModelSettings) -> AnchorSegModel:
     registry = new_registry(tiny_tokenizer(name), name, settings.method().token_counts())
     config = config_of(settings, registry)
     if settings.size not in SMALL:
-        config.language_config.text_config.vocab_size = PIECES[name] + len(registry.new_ids)
+        pieces = PIECES.get(name, registry.vocabulary_size)
+        config.language_config.text_config.vocab_size = pieces + len(registry.new_ids)
     with torch.device("meta"):
         model = AnchorSegModel(config)
         choose_trainable(model, settings, registry)

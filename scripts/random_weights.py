@@ -1,4 +1,4 @@
-"""AnchorSeg on LLaVA-1.5 at a preset's real size without any file: random weights, the tiny preset's tokenizer."""
+"""AnchorSeg at a preset's real size without any file: random weights, the tiny preset's tokenizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def random_model(
     vocabulary = tiny_tokenizer(language_model)
     registry = new_registry(vocabulary, language_model, Method().token_counts())
     if size not in SMALL:
-        shift = PIECES[language_model] - min(registry.new_ids)
+        shift = PIECES.get(language_model, registry.vocabulary_size) - min(registry.new_ids)
         new = set(registry.new_ids)
         added = {token: index + shift * (index in new) for token, index in registry.added.items()}
         registry = TokenRegistry(vocabulary, registry.strings, added)

@@ -15,13 +15,15 @@ from anchorseg.inference.generation import generate
 from anchorseg.method.model_folder import read_config
 from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.objective import Objective
-from anchorseg.method.options import LossWeights
+from anchorseg.method.options import LossWeights, Method
 from anchorseg.training.build import build_for_training, check_weights
 from anchorseg.training.settings import TrainSettings
 from anchorseg.training.trainable import trainable_groups
 from anchorseg.weights.folder import load_model, save_model
+from anchorseg.weights.presets import preset_config
 from dataset.sample import Conversation, Sample, Turn
-from tests.conftest import make_batch, make_sample
+from model import backbone_names
+from tests.conftest import make_batch, make_registry, make_sample
 from utils.errors import CheckpointError
 
 LANGUAGE = {"llava-1.5": 1, "qwen3-vl": 1, "qwen2.5-vl": 0}
@@ -165,3 +167,19 @@ def test_graphs_of_what_cannot_be_recorded_are_refused_before_anything_is_built(
 def test_weights_that_are_missing_are_those_of_the_backbone(language, size, masks, missing):
     with pytest.raises(CheckpointError, match=missing):
         check_weights(TrainSettings(size=size, language_model=language, mask_model=masks))
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGE if name.startswith("qwen")])
+def test_the_remedy_of_a_refused_view_is_taken(language):
+    flags = {"size": "tiny", "language_model": language, "head": "lisa", "num_latents": 0}
+    with pytest.raises(ValueError, match=r"--clip_view crop: .* pass --clip_view padded"):
+        TrainSettings(**flags, clip_view="crop")
+    TrainSettings(**flags, clip_view="padded")
+
+
+def test_a_backbone_that_nobody_published_is_saved_with_a_card(tmp_path, monkeypatch):
+    monkeypatch.setitem(backbone_names.MASK_BACKBONES, "conv", "tests.throwaway.masks:ConvBackbone")
+    registry = make_registry()
+    model = AnchorSegModel(preset_config("tiny", Method(), registry, mask_model="conv"))
+    save_model(model, registry, tmp_path)
+    assert "conv" in (tmp_path / "README.md").read_text()

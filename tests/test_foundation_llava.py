@@ -79,7 +79,7 @@ def test_the_folder_is_read_strictly_and_by_transformers_itself(trained):
         theirs = whole(input_ids=ids, pixel_values=pixels).logits[0]
         valid = torch.ones(1, tokens, dtype=torch.bool)
         own = ids.masked_fill(ids == whole.config.image_token_index, backbone.placeholder)
-        embeddings = backbone.embed(own, backbone.image_features(pixels, valid), 1)
+        embeddings = backbone.embed(own, backbone.image_features(pixels, valid, ()), 1)
         causal = torch.ones(1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
         ours = backbone.logits(backbone.hidden_states(embeddings, torch.arange(ids.shape[1])[None], causal))[0]
     words = whole.config.image_token_index  # the row of <image> itself is drawn anew

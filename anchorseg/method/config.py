@@ -42,6 +42,13 @@ def _checked(kind: type, value: Any, section: str) -> dict[str, Any]:
     return dataclasses.asdict(from_dict(kind, _as_dict(value), source=f"In {section}, "))
 
 
+def _without_dtypes(config: Any) -> Any:
+    """A configuration without the dtypes of its published weights, in which transformers would build its parts."""
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = None
+    return config
+
+
 class AnchorSegConfig(PreTrainedConfig):
     """Configuration of `AnchorSegModel`: plain JSON on disk, typed views in code.
 
@@ -68,7 +75,7 @@ class AnchorSegConfig(PreTrainedConfig):
                 setattr(self, name, kwargs.pop(old))
         check_masks(self.head, self.mask_model)
         language = language_backbone(self.language_model)
-        self.language_config = language.read_config(self.language_config or {})
+        self.language_config = _without_dtypes(language.read_config(self.language_config or {}))
         self.mask_config = _checked(mask_backbone(self.mask_model).Sizes, self.mask_config, "mask_config")
         self.method = _checked(head_entry(self.head).Options, self.method, "method")
         super().__post_init__(**kwargs)

@@ -74,7 +74,12 @@ def read_pieces(model: bytes) -> Pieces:
     Raises:
         CheckpointError: naming the file, if it is damaged or of another kind.
     """
-    return BytePairs(model) if model.startswith(b"{") else SentencePieces(model)
+    return BytePairs(model) if is_json(model) else SentencePieces(model)
+
+
+def is_json(content: bytes) -> bool:
+    """Whether bytes begin as a JSON object does, blanks and a byte order mark left out."""
+    return content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
 class SentencePieces:
@@ -199,6 +204,8 @@ def _check(values: dict[str, Any], vocabulary: dict[str, int], control: dict[str
     rules = {
         "byte pair encoding": values["model"].get("type") == "BPE" and not values["model"].get("ignore_merges"),
         "a piece for each byte": vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()),
+        "normalization NFC": (values.get("normalizer") or {}).get("type") == "NFC",
+        "a split before pairs": values.get("pre_tokenizer") is not None,
         "text of bytes": (values.get("decoder") or {}).get("type") == "ByteLevel",
         f"the special token {END}": END in control,
     }

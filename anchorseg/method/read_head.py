@@ -71,7 +71,9 @@ class ReadHead(SingleQueryHead[ReadOptions]):
             return points_on_pixels(
                 Cells(_scaled(grid), *cropped_cells(grid.shape[1], size)), maps, options.points, **limits
             )
-        rows, columns = valid_cells(size, grid.shape[1])
+        # A view without padding shows the image in all its cells.
+        whole = frame.content == frame.view
+        rows, columns = grid.shape[1:] if whole else valid_cells(size, grid.shape[1])
         if options.point_places == "grid":
             return points_on_grid(_scaled(grid)[:, :rows, :columns], size, options.points, **limits)
         cells = Cells(_scaled(grid[:, :rows, :columns]), (0, 0), (rows, columns))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from anchorseg.method.pieces import JSON_FILE, MODEL_FILE, OtherVocabularyError, Pieces, read_pieces
+from anchorseg.method.pieces import JSON_FILE, MODEL_FILE, OtherVocabularyError, Pieces, is_json, read_pieces
 from utils.errors import CheckpointError, SettingsError
 from utils.files import read_bytes, read_json, write_bytes, write_json, write_text
 from utils.shown import shown
@@ -308,13 +308,13 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 def _read_model(folder: Path) -> bytes:
     """The bytes of a folder's vocabulary; LLaMA's folders hold a `tokenizer.json` too, which is not read."""
-    for name, is_json in ((MODEL_FILE, False), (JSON_FILE, True)):
+    for name, wanted in ((MODEL_FILE, False), (JSON_FILE, True)):
         try:
             content = read_bytes(folder / name, fail=_damaged)
         except FileNotFoundError:
             continue
-        if content.startswith(b"{") != is_json:
-            raise _damaged(folder / name, f"it is {'no' if is_json else 'a'} JSON object")
+        if is_json(content) != wanted:
+            raise _damaged(folder / name, f"it is {'no' if wanted else 'a'} JSON object")
         return content
     raise CheckpointError(
         f"{folder / MODEL_FILE} is missing, and so is {JSON_FILE}; a model folder holds one of them and "

@@ -15,7 +15,7 @@ from anchorseg.method.modeling import AnchorSegModel
 from anchorseg.method.tokens import TokenRegistry
 from anchorseg.training.settings import ModelSettings
 from anchorseg.weights.presets import new_registry, token_ids
-from anchorseg.weights.published import LANGUAGE, MASKS, Weights
+from anchorseg.weights.published import MASKS, Weights, of_language
 from anchorseg.weights.shipped import shipped
 from model.backbones import language_backbone, mask_backbone
 from utils.errors import CheckpointError
@@ -66,11 +66,10 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     Raises:
         CheckpointError: naming flag, value and remedy.
     """
-    sizes, masks_wanted = LANGUAGE[settings.language_model], MASKS[settings.mask_model]
-    wanted = sizes.get(settings.size, next(iter(sizes.values())))
-    version = shipped(_required(settings.version, "--version", f"a folder such as {_called(wanted)}"))
-    what = f"{'the file' if masks_wanted.url else 'a folder such as'} {_called(masks_wanted)}"
-    mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", what))
+    wanted = _called(of_language(settings.language_model, settings.size))
+    version = shipped(_required(settings.version, "--version", wanted))
+    wanted = _called(MASKS.get(settings.mask_model))
+    mask_file = shipped(_required(settings.vision_pretrained, "--vision_pretrained", wanted))
     if not Path(mask_file).exists():
         raise FileNotFoundError(
             f"--vision_pretrained {mask_file} does not exist; fetch sam_vit_h_4b8939.pth (docs/reproduce.md, Weights), "
@@ -85,8 +84,10 @@ def open_parts(settings: ModelSettings) -> tuple[Any, Any]:
     return language, masks
 
 
-def _called(weights: Weights) -> str:
-    return weights.repository or weights.name
+def _called(weights: Weights | None) -> str:
+    if weights is None:
+        return "its published weights"
+    return f"a folder such as {weights.repository}" if weights.repository else f"the file {weights.name}"
 
 
 def _mask_sizes(settings: ModelSettings) -> Any:

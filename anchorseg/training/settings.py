@@ -47,7 +47,6 @@ class ModelSettings(HeadSettings):
     """What is built, of which weights, and what of it trains."""
 
     GROUP: ClassVar[str] = "model"
-
     preset: str = setting("7b", help="recipe, a file of the folder configs", may_change=True)
     size: Literal["tiny", "mini", "2b", "4b", "7b", "8b", "13b"] = setting(
         "7b",
@@ -120,7 +119,7 @@ class ModelSettings(HeadSettings):
             )
         method = self.method()
         if isinstance(method, LisaOptions) and method.clip_view == "crop" and not entry.crops:
-            raise ValueError(f"--clip_view crop: {named} reads whole images; pass --clip_view pad")
+            raise ValueError(f"--clip_view crop: {named} reads whole images; pass --clip_view padded")
         if self.cuda_graphs and not entry.recordable:
             raise ValueError(
                 f"--cuda_graphs: the image encoder of {named} waits for the sizes of images, which a graph cannot; "

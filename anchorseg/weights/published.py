@@ -98,10 +98,17 @@ MASKS = {
 """By mask backbone."""
 
 
+def of_language(language_model: str, size: str) -> Weights | None:
+    """What is published of a language backbone, of another size where that is not; None where nothing is known."""
+    sizes = LANGUAGE.get(language_model, {})
+    return sizes.get(size, next(iter(sizes.values()), None))
+
+
 def parts_of(language_model: str, mask_model: str) -> tuple[Weights, ...]:
-    """What models of two backbones build on, of any size."""
-    tower = (CLIP,) if LANGUAGE[language_model] is LLAVA else ()
-    return tuple(dict.fromkeys((*LANGUAGE[language_model].values(), *tower, MASKS[mask_model])))
+    """What is published of two backbones, of any size."""
+    sizes = LANGUAGE.get(language_model, {})
+    masks = (MASKS[mask_model],) if mask_model in MASKS else ()
+    return tuple(dict.fromkeys((*sizes.values(), *((CLIP,) if sizes is LLAVA else ()), *masks)))
 
 
 EVERY = (

@@ -9,6 +9,7 @@ import torch
 from transformers import LlavaForConditionalGeneration
 
 from anchorseg.training.build import build_for_training, check_weights
+from anchorseg.training.pretrained import join_pretrained
 from anchorseg.training.settings import TrainSettings
 from anchorseg.weights.folder import load_model, save_model, tiny_tokenizer_model
 from model.llava import SIZES as LLAVA_SIZES
@@ -57,6 +58,21 @@ def test_every_pretrained_tensor_arrives(parts):
         assert torch.equal(model.sam.state_dict()[name], value), name
     batch = make_batch(model, registry, [make_sample(0)])
     assert model.eval()(batch).logits.isfinite().all()
+
+
+def test_dtypes_of_published_files_are_not_those_of_a_saved_model(parts, tmp_path):
+    """As llava-hf/llava-1.5-7b-hf says float16 of its language model."""
+    settings, _, _ = parts
+    file = Path(settings.version) / "config.json"
+    config = json.loads(file.read_text())
+    config["text_config"]["dtype"] = config["dtype"] = "float16"
+    file.write_text(json.dumps(config))
+    model, registry, _ = join_pretrained(settings, torch.bfloat16, seed=0)
+    save_model(model, registry, tmp_path / "saved")
+    for dtype, wanted in (("auto", torch.bfloat16), ("fp32", torch.float32)):
+        again, _ = load_model(tmp_path / "saved", dtype=dtype)
+        assert {p.dtype for p in again.parameters()} == {wanted}
+        assert again(make_batch(again, registry, [make_sample(0)]).to("cpu", wanted)).logits.isfinite().all()
 
 
 def test_bf16_trains_a_step(parts):

@@ -15,6 +15,7 @@ from anchorseg.weights.presets import preset_config
 from dataset.sample import Sample
 from model.backbones import mask_backbone
 from tests.conftest import make_batch, make_registry, make_sample
+from utils.geometry import Frame, tokens_to_map
 from utils.seeding import seed_torch
 
 
@@ -59,6 +60,19 @@ def test_a_crop_gives_points_of_the_middle():
     points = model.head.points(made.prior.similarity, made.prior.maps[0], frame, size).coordinates
     assert points[..., 0].min() >= 30 and points[..., 0].max() <= 90 and points[..., 1].max() > 50
     assert not made.prior.maps[0][0, :, :29].any(), "what the crop leaves out has no similarity"
+
+
+@pytest.mark.parametrize("places", ["pixels", "grid"])
+@pytest.mark.parametrize(("size", "grid"), [((60, 160), (3, 7)), ((160, 60), (7, 3))])
+def test_a_view_without_padding_gives_points_of_all_its_cells(places, size, grid):
+    model, _ = make_model(point_places=places, point_divisor=1)
+    last = torch.zeros(1, grid[0] * grid[1])
+    last[0, -1] = 1
+    view = (grid[0] * 32, grid[1] * 32)
+    frame = Frame(view, view, grid)
+    points = model.head.points(last, tokens_to_map(last, frame, size), frame, size)
+    x, y = points.coordinates[0, 0].tolist()
+    assert points.labels[0, 0] == 1 and x > size[1] * 0.6 and y > size[0] * 0.6
 
 
 def test_points_have_a_part_in_the_mask_and_in_the_gradient():

@@ -145,3 +145,54 @@ def test_what_is_no_such_model_is_refused(tmp_path, sam):
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing; fetch the complete model folder"):
         kind.open_published(tmp_path, None, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "said"),
+    [
+        (None, {"most_image_tokens": 0}, "least_image_tokens is 16 and most_image_tokens 0"),
+        (None, {"least_image_tokens": 500}, "least_image_tokens is 500 and most_image_tokens 64"),
+        (None, {"most_image_tokens": "x"}, "most_image_tokens 'x'; they must be whole numbers"),
+        ("text_config", {"rope_parameters": {"rope_theta": 5e6, "mrope_section": [1, 1, 1]}}, "sum must be 16"),
+        ("vision_config", {"deepstack_visual_indexes": [0, 9]}, r"\(0, 9\); they must be below the encoder's depth, 3"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(part, values, said):
+    kind = language_backbone("qwen3-vl")
+    config = kind.preset("tiny", 300).to_dict()
+    (config if part is None else config[part]).update(values)
+    with pytest.raises(ValueError, match=said):
+        kind.read_config(config)
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("text_config", {"num_key_value_heads": 4}),
+        ("text_config", {"rope_parameters": {"rope_theta": 1e6, "mrope_section": [6, 5, 5]}}),
+        ("vision_config", {"deepstack_visual_indexes": [0, 2]}),
+    ],
+)
+def test_what_no_shape_tells_must_be_that_of_the_size(tmp_path, part, values):
+    published_folder(tmp_path, "qwen3-vl")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[part].update(values)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"{next(iter(values))} of {part} is .*, but size tiny has"):
+        language_backbone("qwen3-vl").open_published(tmp_path, None, "tiny")
+
+
+@pytest.mark.parametrize("name", ["qwen3-vl", "qwen2.5-vl"])
+def test_dtypes_of_published_files_are_not_those_of_the_model(tmp_path, sam, name):
+    published_folder(tmp_path / "published", name)
+    file = tmp_path / "published" / "config.json"
+    config = json.loads(file.read_text())
+    config["text_config"]["dtype"] = config["vision_config"]["dtype"] = config["dtype"] = "bfloat16"
+    file.write_text(json.dumps(config))
+    model, registry, _ = join_pretrained(settings_of(tmp_path / "published", name, sam), torch.float32, seed=0)
+    save_model(model, registry, tmp_path / "model")
+    for dtype in ("fp32", "bf16", "auto"):
+        again, _ = load_model(tmp_path / "model", dtype=dtype)
+        assert {p.dtype for p in again.parameters()} == {torch.bfloat16 if dtype == "bf16" else torch.float32}
+        batch = make_batch(again, registry, [make_sample(0)]).to("cpu", next(again.parameters()).dtype)
+        assert torch.isfinite(again(batch).logits).all()

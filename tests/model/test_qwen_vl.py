@@ -80,7 +80,7 @@ def test_views_are_those_of_its_processor(name):
 
 
 @all_backbones
-@pytest.mark.parametrize("size", [(1, 900), (900, 1), (1, 1), (4000, 6000)])
+@pytest.mark.parametrize("size", [(1, 900), (900, 1), (3, 3370), (1, 1), (4000, 6000)])
 def test_images_of_every_shape_have_a_view(name, size):
     """Its processor refuses those that are more than 200 times as long as wide."""
     _, _, view = backbone_of(name)

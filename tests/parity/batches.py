@@ -71,8 +71,11 @@ class _Rows:
         self.place, self.cut = places[0], places[0] + 2
         (prefix,) = prefixes
         self.image_start, self.bank_length = self.place, model.method.bank_size
-        tokens = [IMAGE_PLACEHOLDER] * model.config.language_view.num_tokens
-        self.prefix = (*prefix[: self.place], *tokens, *prefix[self.place + 1 :])
+        self._before, self._behind = prefix[: self.place], prefix[self.place + 1 :]
+
+    def prefix(self, columns: int) -> tuple[int, ...]:
+        """Ids up to the image's end, with so many columns of image tokens."""
+        return (*self._before, *[IMAGE_PLACEHOLDER] * columns, *self._behind)
 
     def slots(self, image: int) -> list[list[TargetSlot]]:
         """Targets of each conversation of an image, with the masks that belong to them."""
