@@ -39,7 +39,9 @@ def train_a_step(model, registry):
 def test_rows_apart_change_nothing_before_the_first_step(precision, lora_r, name):
     whole, registry = build(precision=precision, lora_r=lora_r, language_model=name)
     rows, _ = build(precision=precision, lora_r=lora_r, language_model=name, train_embeddings="new")
-    assert max_difference(whole.eval(), rows.eval(), registry) == (0.0, 0.0)
+    # Of a table that the head reads too the new rows' logits are a product of their own.
+    bound = 1e-6 if len(whole.language.vocabulary_tables) == 1 else 0
+    assert max(max_difference(whole.eval(), rows.eval(), registry)) <= bound
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 5e-2)])
@@ -63,8 +65,8 @@ def test_only_the_rows_of_new_tokens_train_and_merging_writes_them_to_the_tables
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_rows_have_the_gradient_of_the_whole_tables(name):
-    whole, registry = build(language_model=name)
-    rows, _ = build(language_model=name, train_embeddings="new")
+    whole, registry = build(language_model=name, precision="fp32")
+    rows, _ = build(language_model=name, precision="fp32", train_embeddings="new")
     for model in (whole, rows):
         loss_of(model.train(), registry).backward()
     added = list(registry.new_ids)
@@ -72,7 +74,7 @@ def test_rows_have_the_gradient_of_the_whole_tables(name):
         expected = whole.get_submodule(name).weight.grad[added]
         (found,) = (p.grad for p in rows.get_submodule(name).trainable_tokens_delta.parameters())
         assert expected.abs().max() > 0
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
 
 
 def test_checkpointing_gives_the_same_gradients():
