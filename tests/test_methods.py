@@ -48,6 +48,7 @@ _QWEN3, _QWEN2_5 = ("--language_model", "qwen3-vl"), ("--language_model", "qwen2
 _SAM2 = ("--mask_model", "sam2.1-tiny")
 BACKBONES = {
     "llava and sam2.1": _SAM2,
+    "llava and sam2.1, read": (*_SAM2, *METHODS["read"]),
     "qwen3-vl and sam": _QWEN3,
     "qwen3-vl and sam2.1": (*_QWEN3, *_SAM2),
     "qwen2.5-vl and sam": _QWEN2_5,

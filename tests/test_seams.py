@@ -1,4 +1,4 @@
-"""A head, a dataset and a mask backbone, one file and one line each, train, merge and evaluate; READ and SAM 2.1, too.
+"""A head, a dataset and a mask backbone, one file and one line each, train, merge and evaluate.
 
 The head by itself is trained by test_guides.py, with the commands of a guide.
 """
@@ -24,7 +24,6 @@ def program(name, *flags):
 
 PARTS = {
     "both": ("--head", "mean", "--num_latents", "1", "--temperature", "2", "--mask_model", "conv"),
-    "sam 2.1 and read": ("--head", "read", "--num_latents", "0", "--mask_model", "sam2.1-large"),
 }
 
 
