@@ -55,7 +55,7 @@ class QwenView:
         height, width = (max(own, -(-other // ratio)) for own, other in zip(size, reversed(size), strict=True))
         limits = {"min_pixels": self.least * side**2, "max_pixels": self.most * side**2}
         view = smart_resize(height, width, factor=side, **limits)
-        return Frame(view, view, (view[0] // side, view[1] // side))
+        return Frame(view, view, (view[0] // side, view[1] // side), padded=False)
 
     def positions(self, frame: Frame) -> Tensor:
         """See `ImageView`: (P, 3) time, row and column of each token."""

@@ -36,11 +36,13 @@ class Frame:
         content: (h, w) of the image, at the top left; of a side longer than the view's the view shows the middle.
         view: (height, width) of the view, padding included.
         grid: (rows, columns) of the tokens or features that cover the view.
+        padded: whether views of its kind are square, with padding beside an image that is not.
     """
 
     content: Size
     view: Size
     grid: Size
+    padded: bool = True
 
     @property
     def num_tokens(self) -> int:

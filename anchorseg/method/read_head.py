@@ -72,8 +72,7 @@ class ReadHead(SingleQueryHead[ReadOptions]):
                 Cells(_scaled(grid), *cropped_cells(grid.shape[1], size)), maps, options.points, **limits
             )
         # A view without padding shows the image in all its cells.
-        whole = frame.content == frame.view
-        rows, columns = grid.shape[1:] if whole else valid_cells(size, grid.shape[1])
+        rows, columns = valid_cells(size, grid.shape[1]) if frame.padded else grid.shape[1:]
         if options.point_places == "grid":
             return points_on_grid(_scaled(grid)[:, :rows, :columns], size, options.points, **limits)
         cells = Cells(_scaled(grid[:, :rows, :columns]), (0, 0), (rows, columns))

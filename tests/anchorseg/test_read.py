@@ -69,7 +69,7 @@ def test_a_view_without_padding_gives_points_of_all_its_cells(places, size, grid
     last = torch.zeros(1, grid[0] * grid[1])
     last[0, -1] = 1
     view = (grid[0] * 32, grid[1] * 32)
-    frame = Frame(view, view, grid)
+    frame = Frame(view, view, grid, padded=False)
     points = model.head.points(last, tokens_to_map(last, frame, size), frame, size)
     x, y = points.coordinates[0, 0].tolist()
     assert points.labels[0, 0] == 1 and x > size[1] * 0.6 and y > size[0] * 0.6
