@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,25 @@ class LanguageFiles:
     config: Any
     tokenizer: bytes
     sources: tuple[LanguageSource, ...]
+
+
+def damaged(path: Path, reason: str) -> CheckpointError:
+    """What to raise for a published file that cannot be read."""
+    return CheckpointError(f"{path}: {reason}; fetch it again")
+
+
+def check_decoder(found: Any, expected: Any, *, folder: Path, size: str) -> None:
+    """Refuse a published configuration whose decoder is of another size.
+
+    Raises:
+        CheckpointError: naming both sizes.
+    """
+    text, wanted = found.text_config, expected.text_config
+    if (text.hidden_size, text.num_hidden_layers) != (wanted.hidden_size, wanted.num_hidden_layers):
+        raise CheckpointError(
+            f"--version {folder} has width {text.hidden_size} and {text.num_hidden_layers} layers, but size "
+            f"{size} has {wanted.hidden_size} and {wanted.num_hidden_layers}; pass the preset of its size"
+        )
 
 
 def load_published(

@@ -11,27 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     Cache,
     CLIPVisionConfig,
-    DynamicCache,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
 
-from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
 from model.language_files import LanguageFiles, load_published
 from model.llava_files import NETWORK, check_size, from_transformers, open_llava
+from model.network_backbone import NetworkBackbone
 from model.zeroing_attention import ATTENTION, last_states
 from utils.geometry import CLIP_MEAN, CLIP_STD, SAM_MEAN, SAM_STD, CroppedView, PaddedView, Size
 from utils.loading import LoadReport
 from utils.prompt_template import VICUNA
-
-IMAGE_PLACEHOLDER = -200
-"""Id that stands at each of the P image positions of `input_ids`; it is in no vocabulary."""
 
 STATISTICS = {"clip": (CLIP_MEAN, CLIP_STD), "sam": (SAM_MEAN, SAM_STD)}
 """Mean and standard deviation of the view, by the names of `Method.clip_statistics`."""
@@ -93,7 +89,7 @@ SIZES: dict[str, Callable[[int], LlavaConfig]] = {
 }
 
 
-class LlavaBackbone(nn.Module):
+class LlavaBackbone(NetworkBackbone):
     """The parts of `LlavaForConditionalGeneration`, each called by itself.
 
     A row is a sequence whose positions and visibility the caller decides, so that one image prefix can
@@ -101,7 +97,6 @@ class LlavaBackbone(nn.Module):
     """
 
     saved_as = "llava"
-    placeholder = IMAGE_PLACEHOLDER
     vocabulary_tables = ("network.model.language_model.embed_tokens", "network.lm_head")
     kept_unquantized = ("network.model.vision_tower", "network.model.multi_modal_projector", "network.lm_head")
     template = VICUNA
@@ -142,8 +137,7 @@ class LlavaBackbone(nn.Module):
 
     def load_published(self, files: LanguageFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
         """See `LanguageBackbone`."""
-        tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
-        return load_published(self.network, files, dtype, pieces, tables)
+        return load_published(self.network, files, dtype, pieces, self.table_names)
 
     @classmethod
     def module_name(cls, name: str) -> str:
@@ -151,35 +145,6 @@ class LlavaBackbone(nn.Module):
         if not name.startswith(NETWORK):
             return name
         return NETWORK + (from_transformers(name.removeprefix(NETWORK)) or name)
-
-    @property
-    def adapted(self) -> nn.Module:
-        """The LLaMA decoder."""
-        return self.language_model
-
-    def new_cache(self) -> DynamicCache:
-        """See `LanguageBackbone`."""
-        return DynamicCache(config=self.language_model.config)
-
-    def fixed_cache(self, cache: Cache, capacity: int) -> FixedCache:
-        """See `LanguageBackbone`."""
-        return FixedCache(cache, capacity)
-
-    def trained(self) -> dict[str, list[nn.Parameter]]:
-        """See `LanguageBackbone`."""
-        return {}
-
-    def draw_new(self, dtype: torch.dtype) -> None:
-        """See `LanguageBackbone`; nothing but rows of the vocabulary tables is new."""
-
-    def embed_tokens(self, ids: Tensor) -> Tensor:
-        """See `LanguageBackbone`."""
-        return self.language_model.embed_tokens(ids)
-
-    @property
-    def language_model(self) -> Any:
-        """The LLaMA decoder without its head."""
-        return self.network.model.language_model
 
     @property
     def lm_head(self) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-from model.language_files import LanguageFiles, LanguageSource
+from model.language_files import LanguageFiles, LanguageSource, check_decoder, damaged
 from utils.errors import CheckpointError
 from utils.files import read_json
 from utils.loading import LoadReport, assign, match, refused_values
@@ -132,14 +132,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = read_json(path, fail=_damaged, kind=dict)
+        config: dict[str, Any] = read_json(path, fail=damaged, kind=dict)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; give a complete model folder") from None
     return config
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {reason}; fetch it again")
 
 
 def is_original_layout(config: dict[str, Any]) -> bool:
@@ -224,12 +220,7 @@ def check_size(found: LlavaConfig, expected: LlavaConfig, *, folder: Path, tower
     Raises:
         CheckpointError: naming both sizes.
     """
-    text, wanted = found.text_config, expected.text_config
-    if (text.hidden_size, text.num_hidden_layers) != (wanted.hidden_size, wanted.num_hidden_layers):
-        raise CheckpointError(
-            f"--version {folder} has width {text.hidden_size} and {text.num_hidden_layers} layers, but size "
-            f"{size} has {wanted.hidden_size} and {wanted.num_hidden_layers}; pass the preset of its size"
-        )
+    check_decoder(found, expected, folder=folder, size=size)
     vision, view = found.vision_config, expected.vision_config
     if (vision.image_size, vision.patch_size) != (view.image_size, view.patch_size):
         raise CheckpointError(

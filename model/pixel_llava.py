@@ -78,7 +78,6 @@ class PixelLlavaBackbone(LlavaBackbone):
 
     def load_published(self, files: LanguageFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
         """See `LanguageBackbone`; CLIP's positions are resized, and a wider projector keeps its drawn weights."""
-        tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
         positions = f"{CLIP_PREFIX}embeddings.position_embedding.weight"
 
         def resize(table: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ class PixelLlavaBackbone(LlavaBackbone):
         drawn = (PROJECTOR,) if self.projector_factor != 1 else ()
         unused = published_pattern(PROJECTOR) if drawn else "$^"
         return load_published(
-            self.network, files, dtype, pieces, tables, adapt={positions: resize}, drawn=drawn, unused=unused
+            self.network, files, dtype, pieces, self.table_names, adapt={positions: resize}, drawn=drawn, unused=unused
         )
 
     def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from model.language_files import LanguageFiles, LanguageSource
+from model.language_files import LanguageFiles, LanguageSource, check_decoder, damaged
 from model.qwen_sizes import IMAGE_TOKENS
 from utils.errors import CheckpointError
 from utils.files import read_json
@@ -52,7 +52,7 @@ def open_qwen(folder: Path, tower: Path | None, model_type: str, read_config: Ca
     if tower is not None:
         raise CheckpointError(f"--vision_tower {tower} is not used: {folder} holds its own encoder; leave the flag out")
     try:
-        values = read_json(folder / "config.json", fail=_damaged, kind=dict)
+        values = read_json(folder / "config.json", fail=damaged, kind=dict)
         tokenizer = (folder / "tokenizer.json").read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename} is missing; fetch the complete model folder") from None
@@ -66,10 +66,6 @@ def open_qwen(folder: Path, tower: Path | None, model_type: str, read_config: Ca
     unused = TIED_HEAD if config.tie_word_embeddings else "$^"
     source = LanguageSource(TensorFiles(folder), from_published, lambda name: True, unused)
     return LanguageFiles(config, tokenizer, (source,))
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(f"{path}: {reason}; fetch it again")
 
 
 def check_config(config: Any) -> Any:
@@ -107,12 +103,7 @@ def check_size(found: Any, expected: Any, *, folder: Path, size: str) -> None:
     Raises:
         CheckpointError: naming both sizes.
     """
-    text, wanted = found.text_config, expected.text_config
-    if (text.hidden_size, text.num_hidden_layers) != (wanted.hidden_size, wanted.num_hidden_layers):
-        raise CheckpointError(
-            f"--version {folder} has width {text.hidden_size} and {text.num_hidden_layers} layers, but size "
-            f"{size} has {wanted.hidden_size} and {wanted.num_hidden_layers}; pass the preset of its size"
-        )
+    check_decoder(found, expected, folder=folder, size=size)
     for part, names in _SAME.items():
         own, other = getattr(found, part), getattr(expected, part)
         for name in names:

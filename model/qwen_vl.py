@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     Cache,
-    DynamicCache,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
 
-from model.fixed_cache import FixedCache
 from model.fused_norms import fuse_norms
 from model.language_files import LanguageFiles, load_published
-from model.llava import IMAGE_PLACEHOLDER
 from model.lora import tied_logits
+from model.network_backbone import NetworkBackbone
 from model.qwen_files import MODULE, check_config, check_size, from_published, open_qwen
 from model.qwen_sizes import QWEN2_5_SIZES, QWEN3_SIZES
 from model.qwen_view import QwenView
@@ -41,14 +39,13 @@ EMBEDDING = "network.model.language_model.embed_tokens"
 HALF = (127.5, 127.5, 127.5)
 
 
-class QwenBackbone(nn.Module):
+class QwenBackbone(NetworkBackbone):
     """The parts of Qwen3-VL, each called by itself; see `LlavaBackbone`.
 
     Where the vocabulary tables are tied there is one, which the head reads too.
     """
 
     saved_as = "qwen"
-    placeholder = IMAGE_PLACEHOLDER
     kept_unquantized = ("network.model.visual", "network.lm_head")
     template: PromptTemplate = QWEN
     tiny_tokenizer = "tiny_tokenizer.json"
@@ -113,38 +110,12 @@ class QwenBackbone(nn.Module):
 
     def load_published(self, files: LanguageFiles, dtype: torch.dtype, pieces: int) -> list[LoadReport]:
         """See `LanguageBackbone`."""
-        tables = tuple(f"{name.removeprefix('network.')}.weight" for name in self.vocabulary_tables)
-        return load_published(self.network, files, dtype, pieces, tables)
+        return load_published(self.network, files, dtype, pieces, self.table_names)
 
     @classmethod
     def module_name(cls, name: str) -> str:
         """See `LanguageBackbone`."""
         return MODULE + from_published(name.removeprefix(MODULE)) if name.startswith(MODULE) else name
-
-    @property
-    def adapted(self) -> nn.Module:
-        """The decoder."""
-        return self.language_model
-
-    @property
-    def language_model(self) -> Any:
-        """The decoder without its head."""
-        return self.network.model.language_model
-
-    def new_cache(self) -> DynamicCache:
-        """See `LanguageBackbone`."""
-        return DynamicCache(config=self.language_model.config)
-
-    def fixed_cache(self, cache: Cache, capacity: int) -> FixedCache:
-        """See `LanguageBackbone`."""
-        return FixedCache(cache, capacity)
-
-    def trained(self) -> dict[str, list[nn.Parameter]]:
-        """See `LanguageBackbone`."""
-        return {}
-
-    def draw_new(self, dtype: torch.dtype) -> None:
-        """See `LanguageBackbone`; nothing but rows of the vocabulary tables is new."""
 
     def image_features(self, pixels: Tensor, patch_valid: Tensor, grids: tuple[Size, ...]) -> Tensor:
         """Encode images and merge their patches.
@@ -168,10 +139,6 @@ class QwenBackbone(nn.Module):
         outputs = self.network.model.visual(patches, grid_thw=sizes, return_dict=True)
         features = torch.cat([outputs.pooler_output, *getattr(outputs, "deepstack_features", ())], dim=-1)
         return pad_sequence(list(features.split(tokens)), batch_first=True)
-
-    def embed_tokens(self, ids: Tensor) -> Tensor:
-        """See `LanguageBackbone`."""
-        return self.language_model.embed_tokens(ids)
 
     def embed(self, input_ids: Tensor, features: Tensor, image_start: int) -> Tensor:
         """See `LanguageBackbone`; zeros are added to text behind the first S layers."""

@@ -78,13 +78,16 @@ class TokenRegistry:
         model: the bytes of `tokenizer.model` (SentencePiece) or of Qwen's `tokenizer.json`, told apart by content.
         strings: the added tokens' strings.
         added: string to id of every added token.
+        pieces: of `model`, if it was parsed already.
 
     Raises:
         CheckpointError: if `model` is damaged or one of `strings` has no id in `added`.
     """
 
-    def __init__(self, model: bytes, strings: TokenStrings, added: dict[str, int]) -> None:
-        self._pieces: Pieces = read_pieces(model)
+    def __init__(
+        self, model: bytes, strings: TokenStrings, added: dict[str, int], *, pieces: Pieces | None = None
+    ) -> None:
+        self._pieces: Pieces = read_pieces(model) if pieces is None else pieces
         self._model = model
         self.strings = strings
         self.added = dict(added)
@@ -110,7 +113,7 @@ class TokenRegistry:
         pieces = read_pieces(model)
         new = [token for token in strings.all if token not in pieces.control]
         ids = {**pieces.control, **{token: len(pieces) + index for index, token in enumerate(new)}}
-        return cls(model, strings, {token: ids[token] for token in strings.all})
+        return cls(model, strings, {token: ids[token] for token in strings.all}, pieces=pieces)
 
     @classmethod
     def load(cls, folder: str | Path, strings: TokenStrings) -> TokenRegistry:

@@ -23,7 +23,8 @@ from anchorseg.method.modeling import visibility
 from dataset.batch import PADDING
 from dataset.drawn.layout import MOST, SIZES
 from dataset.drawn.objects import COLOURS, KINDS
-from model.llava import IMAGE_PLACEHOLDER, LlavaBackbone
+from model.llava import LlavaBackbone
+from model.network_backbone import IMAGE_PLACEHOLDER
 from scripts.foundation.classroom import (
     CLASSES,
     EXTREMES,

@@ -19,7 +19,7 @@ from dataset.collator import Collator
 from dataset.prompt import Branch, Slot
 from dataset.sample import Conversation, Sample, TargetSlot, Turn
 from model.backbones import language_backbone
-from model.llava import IMAGE_PLACEHOLDER
+from model.network_backbone import IMAGE_PLACEHOLDER
 from tests.parity.reference import Fixture
 from tests.parity.samples import ReferenceFileError
 from utils.geometry import ImageView

@@ -7,7 +7,7 @@ import torch
 from anchorseg.method.query_bank import gather_states
 from anchorseg.method.spatial_prior import similarity
 from dataset.batch import BankPositions
-from model.llava import IMAGE_PLACEHOLDER
+from model.network_backbone import IMAGE_PLACEHOLDER
 from tests.parity.context import Context
 from tests.parity.reference import Fixture
 

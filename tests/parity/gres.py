@@ -11,7 +11,7 @@ from torch import Tensor
 from anchorseg.evaluation.rejection import as_targets, refuses
 from anchorseg.method.modeling import AnchorSegModel
 from dataset.batch import PADDING, BankPositions, Batch
-from model.llava import IMAGE_PLACEHOLDER
+from model.network_backbone import IMAGE_PLACEHOLDER
 from tests.parity.batches import Inputs, make_batch
 from tests.parity.reference import Fixture
 

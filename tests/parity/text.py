@@ -16,7 +16,7 @@ from dataset.batch import PADDING
 from dataset.collator import Collator
 from dataset.prompt import PromptEncoder
 from dataset.sample import AnswerPart, Conversation, RejectSlot, Sample, TargetSlot, Turn
-from model.llava import IMAGE_PLACEHOLDER
+from model.network_backbone import IMAGE_PLACEHOLDER
 from tests.parity import released
 from tests.parity.batches import collapse, image_views
 from tests.parity.context import Context

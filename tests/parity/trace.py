@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from anchorseg.method.head import Segmentation
 from anchorseg.method.modeling import AnchorSegModel, AnchorSegOutput
 from dataset.batch import BankPositions, Batch
-from model.llava import IMAGE_PLACEHOLDER
+from model.network_backbone import IMAGE_PLACEHOLDER
 
 
 @dataclass
